@@ -120,12 +120,12 @@ check: ## what to run before each commit, in two minutes: formatting, clippy, an
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace $(OF_PRODUCTS) -- -D warnings
 	@PROPTEST_CASES=25 $(MAKE) --no-print-directory test-unit
 
-# `make test` is what every change has to pass, in less than twenty minutes on two processors: every
+# `make test` is what every change has to pass, in about twenty-five minutes on two processors: every
 # part of the product, every oracle, every strategy and both hosts, each once. `make test-long` is
 # everything, for before a release. What is only in the second differs in one of three ways from
 # something that is in both: it is the same on the other host, it is another example of the same
 # kind, or it is more of what is drawn at random or repeated. Nothing else is left out of the first.
-test: ## run what every change has to pass: all that this host can run, in less than twenty minutes
+test: ## run what every change has to pass: all that this host can run, in about twenty-five minutes
 	MAKE='$(MAKE)' tests/all
 
 test-long: ## run everything, with every plant, both hosts whole, and long searches: hours

@@ -474,7 +474,11 @@ function access_to(operand, way, bytes, n, op, operands,    i) {
         fail("a thread-local variable: a guest has none; lab.h has LAB_PER_CPU")
         return
     }
-    if (is_another(way, bytes) && pending == 1 && !used) {
+    if (is_another(way, bytes)) {
+        if (pending > 1 || used) {
+            fail("an access that is not the one which the compiler has announced (" operand "), as of a bit-field: give it bytes of its own")
+            return
+        }
         line[hook_at[1]] = "# each access has its hook"
         pending = credit = 0
         each_by_itself = 1
@@ -484,8 +488,6 @@ function access_to(operand, way, bytes, n, op, operands,    i) {
             fail("an access of a bit-field that cannot be announced (" operand "): give it bytes of its own")
         return
     }
-    if (is_another(way, bytes))
-        fail("an access that is not the one which the compiler has announced (" operand "), as of a bit-field: give it bytes of its own")
     if (!(operand in operand_of)) {
         operand_of[operand] = 1
         used++

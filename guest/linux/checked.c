@@ -92,11 +92,6 @@ static void returned_from_several(const struct call *call)
     returned(call, linux_called(call->cpus & ~me, (void *)call->id) | (call->cpus & me));
 }
 
-static uint64_t others(void)
-{
-    return all_cpus() & ~(1ull << lab_cpu());
-}
-
 void checked_single(uint32_t cpu, enum reply reply)
 {
     struct call call;
@@ -111,7 +106,7 @@ void checked_many(uint64_t cpus, enum reply reply)
 {
     struct call call;
 
-    made(&call, cpus & others(), reply);
+    made(&call, cpus & other_cpus(), reply);
     linux_many(call.cpus, function(reply), (void *)call.id, reply == AT_RETURN);
     returned_from_several(&call);
 }
@@ -120,7 +115,7 @@ void checked_all(enum reply reply)
 {
     struct call call;
 
-    made(&call, others(), reply);
+    made(&call, other_cpus(), reply);
     linux_all(function(reply), (void *)call.id, reply == AT_RETURN);
     returned_from_several(&call);
 }

@@ -17,7 +17,6 @@ LAB_ORACLE(BREACH, CONTRACT, "contract",
            "broke a rule of the calls: made one that can wait where it must not, by the kernel's own WARN (the line is what "
            "was seen), or released a lock that it did not have");
 LAB_ORACLE(FREED_IN_USE, 5, "use-after-free", "freed the memory of a CPU that has left while calls of that CPU were in it");
-
 LAB_ORACLE(WRONG_TARGETS, 6, "wrong-targets", "was made to other CPUs than those it names that are online (the set is what was seen)");
 
 LAB_VECTOR(CALL, CALL_VECTOR, "call", "Run what other CPUs have queued for this one.")
@@ -116,7 +115,6 @@ LAB_DEED_WITH(call_single, 1, "call-single", "single", A_CALL | LAB_ENTERS_CALL,
     struct call call;
 
     may_wait(&call, command, only(cpu));
-
     return resulted(&call, linux_single(cpu, smp_lab_runs, (void *)call.id, command->waits), cpu);
 }
 
@@ -148,18 +146,17 @@ LAB_DEED_WITH(call_many, 3, "call-many", "many", A_CALL | LAB_ENTERS_CALL, "Call
 
 LAB_DEED_WITH(call_all, 4, "call-all", "all", A_CALL, "Calls all others (smp_call_function).")
 {
-    uint64_t others = all_cpus() & ~only(lab_cpu());
+    uint64_t others = other_cpus();
     struct call call;
 
     may_wait(&call, command, others);
-
     linux_all(smp_lab_runs, (void *)call.id, command->waits);
     return was_made_to(&call, linux_called(others, (void *)call.id), others, others);
 }
 
 LAB_DEED_WITH(on_each, 5, "on-each", "each", A_CALL, "Calls all, itself too (on_each_cpu).")
 {
-    uint64_t others = all_cpus() & ~only(lab_cpu());
+    uint64_t others = other_cpus();
     struct call call;
 
     may_wait(&call, command, all_cpus());

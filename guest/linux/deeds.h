@@ -16,6 +16,12 @@ static inline uint64_t all_cpus(void)
     return ~0ull >> (64 - lab_cpus());
 }
 
+/* All but this one. */
+static inline uint64_t other_cpus(void)
+{
+    return all_cpus() & ~(1ull << lab_cpu());
+}
+
 /* Does what stood in braces behind a deed, if anything did, on this CPU. */
 void do_program(uint32_t program);
 

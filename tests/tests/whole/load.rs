@@ -37,20 +37,14 @@ fn kib(pid: u32, name: &str) -> u64 {
 
 #[test]
 fn many_cpus_are_stalled_and_paused_all_at_once_while_they_work() {
-    need_kvm();
     let (vcpus, seconds, pauses) = (amount(48, 1000), amount(1, 60), amount(3, 20));
-    let folder = TempDir::new().expect("a temporary directory");
-    let socket = folder.path().join("control");
     let begun = Instant::now();
-    let running = Vmm::boot(&format!(
-        "--vcpus {vcpus} --steal seed=7,mean=2ms,share=20%"
-    ))
-    .args(["--append", &format!("workload=stress for={seconds}s")])
-    .arg("--control")
-    .arg(&socket)
-    .limit(Duration::from_secs(amount(120, 1800)))
-    .start();
-    let mut client = Client::connect(&socket);
+    let bench = Bench::boot_within(
+        Duration::from_secs(amount(120, 1800)),
+        &format!("--vcpus {vcpus} --steal seed=7,mean=2ms,share=20%"),
+        &format!("workload=stress for={seconds}s"),
+    );
+    let mut client = bench.connect();
     client.well(&json!({ "verb": "ready", "limit": 600 }));
     let boot = begun.elapsed();
     let mut took = [Duration::ZERO; 2];
@@ -71,8 +65,8 @@ fn many_cpus_are_stalled_and_paused_all_at_once_while_they_work() {
         client.well(&json!({ "verb": "resume_all" }));
         took[1] = took[1].max(asked.elapsed());
     }
-    let peak = kib(running.id(), "VmHWM");
-    let run = running.finish();
+    let peak = kib(bench.running.id(), "VmHWM");
+    let run = bench.running.finish();
     run.ends_with(0).says("pass: ");
     // All that is not the guest's own memory.
     assert!(peak < 1 << 20, "{peak} KiB");
@@ -118,7 +112,6 @@ fn value(field: &str, random: &mut Rng) -> Value {
     let text = |of: &[&str], random: &mut Rng| json!(random.choice(of).expect("some"));
     match field {
         "cpu" | "from" | "to" => json!(random.u32(0..5)),
-        "limit" => json!(0.001),
         "milliseconds" => json!(random.u32(0..3)),
         "cpus" => json!([random.u32(0..5), random.u32(0..5)]),
         "count" | "nth" | "number" => json!(random.u32(0..4)),
@@ -303,13 +296,6 @@ fn run_on_a_disk(pages: u64) -> Option<bool> {
 #[test]
 fn a_disk_may_be_full_at_any_write() {
     need_kvm();
-    let step = |pages: u64| {
-        if env::var_os("LOAD").is_some() {
-            pages + 1
-        } else {
-            pages * 2
-        }
-    };
     let (mut pages, mut runs) = (OF_A_RUN.len() as u64, 0);
     loop {
         match run_on_a_disk(pages) {
@@ -317,7 +303,7 @@ fn a_disk_may_be_full_at_any_write() {
             Some(true) => break,
             Some(false) => runs += 1,
         }
-        pages = step(pages);
+        pages += amount(pages, 1);
         assert!(pages < 1 << 16, "such files are not that large");
     }
     assert!(runs > 1, "no disk was too small");

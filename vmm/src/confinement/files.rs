@@ -10,7 +10,7 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use crate::whole_file::place_of;
+use crate::whole_file::{directory_of, place_of};
 
 /// The newest version of Landlock that is asked for. A kernel with an older one does what it can.
 const NEWEST: ABI = ABI::V6;
@@ -41,11 +41,8 @@ impl Files {
 
     /// The folders in which files are made, of those to which links lead.
     pub(super) fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let of_written = self.written.iter().filter_map(|path| {
-            let place = place_of(path)?;
-            let folder = place.parent().filter(|it| !it.as_os_str().is_empty());
-            Some(folder.map_or_else(|| PathBuf::from("."), Path::to_owned))
-        });
+        let places = self.written.iter().filter_map(|path| place_of(path));
+        let of_written = places.map(|place| directory_of(&place).to_owned());
         of_written.chain(self.scratch.iter().cloned())
     }
 }

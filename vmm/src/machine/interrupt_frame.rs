@@ -32,24 +32,17 @@ impl InterruptFrame {
     pub fn of_injected(fd: &VcpuFd, memory: &GuestMemoryMmap) -> Option<Self> {
         let vector = injected(fd)?;
         let (regs, sregs) = (fd.get_regs().ok()?, fd.get_sregs().ok()?);
-        match sregs.efer & LONG_MODE {
-            0 => Some(Self {
-                rip: regs.rip,
-                flags_at: sregs.ss.base.wrapping_add(regs.rsp).wrapping_sub(4),
-                size: 4,
-            }),
-            _ => Some(Self {
-                rip: regs.rip,
-                flags_at: stack_in_long_mode(
-                    vector,
-                    &regs,
-                    &sregs,
-                    &AddressSpace::new(fd, memory),
-                )?
-                .wrapping_sub(3 * 8),
-                size: 8,
-            }),
-        }
+        let space = AddressSpace::new(fd, memory);
+        // In long mode SS and RSP are saved first, always.
+        let (stack, words, size) = match sregs.efer & LONG_MODE {
+            0 => (sregs.ss.base.wrapping_add(regs.rsp), 1, 4),
+            _ => (stack_in_long_mode(vector, &regs, &sregs, &space)?, 3, 8),
+        };
+        Some(Self {
+            rip: regs.rip,
+            flags_at: stack.wrapping_sub(words * size),
+            size,
+        })
     }
 
     /// Removes the trap flag from the frame, if the event has been delivered, and the frame is still

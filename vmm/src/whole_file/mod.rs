@@ -230,7 +230,8 @@ pub fn place_of(path: &Path) -> Option<PathBuf> {
     }
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// The directory that `path` names its file in.
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
