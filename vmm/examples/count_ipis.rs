@@ -33,10 +33,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             Some(Value::One(exits)) => exits.to_string(),
             _ => "-".to_owned(),
         };
-        let (id, sent, received) = (cpu.id, cpu.ipi_sent, cpu.ipi_received);
+        let id = cpu.id;
+        let [sent, received] = [cpu.ipi_sent, cpu.ipi_received].map(Option::unwrap_or_default);
         println!("{id:>3} {sent:>9} {received:>9} {exits:>13} {all:>13}");
     }
-    let ipis = &report.ipi;
+    let ipis = report.ipi.as_ref();
+    let ipis = ipis.ok_or("the guest knows of no lab in which it would count IPIs")?;
     println!("{} IPIs to {} targets", ipis.sent, ipis.targets);
     for (transport, sent) in ipis.by_transport.iter().filter(|(_, sent)| **sent > 0) {
         println!("{sent} by {transport}");

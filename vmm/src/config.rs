@@ -2,9 +2,12 @@
 //! How results are shown is not part of it, and nothing in it has an effect outside the machine.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
+
+use regex::bytes::Regex;
 
 use crate::control::operator::Operator;
 use crate::control::{Limits, PlannedStall, Show, Stalls, Steal, Stream, Tracing};
@@ -17,6 +20,7 @@ use crate::provenance::Input;
 use crate::stats::sources::Sources;
 use crate::stats::sources::Trials;
 use crate::stats::trace_filter::TraceFilter;
+use crate::verdict::ExpectedExit;
 
 /// What to run, and how.
 ///
@@ -40,6 +44,13 @@ pub struct Config {
     pub memory: Option<u64>,
     /// The guest's command line, to which the lab is added.
     pub append: String,
+    /// A file that is placed in the guest's memory, of which its start info tells it.
+    pub initrd: Option<PathBuf>,
+    /// The line on the guest's console with which its workload starts. A guest of the bench says so
+    /// by its doorbell.
+    pub start_at: Option<Regex>,
+    /// How the run has to end, if not as any does that ends well.
+    pub expected_exit: Option<ExpectedExit>,
     /// How long the run may take.
     pub limits: Limits,
     /// The planned stalls, which keep vCPUs out of the guest.
@@ -84,6 +95,9 @@ impl Default for Config {
             vcpus: 1,
             memory: None,
             append: String::new(),
+            initrd: None,
+            start_at: None,
+            expected_exit: None,
             limits: Limits::default(),
             stalls: Stalls::default(),
             pin: None,
@@ -121,6 +135,15 @@ impl Config {
     pub fn memory(self, mib: u64) -> Self {
         Self {
             memory: Some(mib),
+            ..self
+        }
+    }
+
+    /// With this initrd.
+    #[must_use]
+    pub fn initrd(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            initrd: Some(path.into()),
             ..self
         }
     }

@@ -20,7 +20,7 @@
 //! operator.resume(1)?;
 //!
 //! let outcome = machine.wait()?;
-//! println!("{}: {} IPIs", outcome.report.message, outcome.report.ipi.sent);
+//! println!("{}: {:?}", outcome.report.message, outcome.report.ipi);
 //! # Ok(())
 //! # }
 //! ```
@@ -81,6 +81,7 @@ pub mod cpus;
 pub mod duration;
 pub mod explore;
 pub mod input;
+pub mod kernel_log;
 pub mod lab;
 pub mod machine;
 pub mod manifest;
@@ -107,7 +108,8 @@ pub use control::operator::{Operator, OperatorError, Selection, Wait, Watch};
 use control::socket::Server;
 use explore::recorded::{self, NotRecorded};
 pub use machine::guest::Guest;
-use machine::layout::Layout;
+use machine::initrd::Initrd;
+use machine::layout::{Contents, Layout};
 use machine::pin::{PinError, Pins};
 use machine::points::Points;
 use machine::symbols::Symbols;
@@ -169,6 +171,9 @@ pub enum Error {
     /// The lab cannot be written.
     #[error("cannot write the lab to guest memory")]
     Lab(#[source] vm_memory::GuestMemoryError),
+    /// No memory for the lab of a guest that is told of none.
+    #[error("cannot do without a lab in guest memory")]
+    NoLab(#[source] lab::UntoldError),
     /// The host does not have the CPUs to which the vCPUs are to be bound.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -193,9 +198,12 @@ impl Error {
         match self {
             Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) | Self::TraceFilter(_) => 2,
             Self::Machine(error) if error.is_of_what_was_given() => 2,
-            Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Thread(_) | Self::Control(_) => {
-                3
-            }
+            Self::Machine(_)
+            | Self::Lab(_)
+            | Self::NoLab(_)
+            | Self::Pin(_)
+            | Self::Thread(_)
+            | Self::Control(_) => 3,
         }
     }
 }
@@ -240,23 +248,33 @@ pub fn run_attended(
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
     let image = guest.open().map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
-    let manifest = Manifest::of(&image)
-        .map_err(MachineError::from)?
-        .unwrap_or_default();
+    let manifest = Manifest::of(&image).map_err(MachineError::from)?;
+    // A guest that says nothing of itself, such as Linux, knows of no lab.
+    let knows_lab = manifest.is_some() || points.iter().next().is_some();
+    let manifest = manifest.unwrap_or_default();
     let names: Vec<_> = points.iter().map(|point| point.name.clone()).collect();
     let meanings = Meanings::new(&names, &manifest);
     config.trace_filter.check(&meanings, config.vcpus)?;
-    let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
-        .map_err(MachineError::from)?;
-    let command_line =
-        boot::command_line(&config.append, layout.lab.start).map_err(MachineError::from)?;
+    let initrd = config.initrd.as_deref().map(Initrd::open).transpose();
+    let initrd = initrd.map_err(MachineError::from)?;
+    let contents = Contents {
+        image_end: image.end(),
+        lab: if knows_lab { pages.size } else { 0 },
+        initrd: initrd.as_ref().map_or(0, Initrd::length),
+    };
+    let layout = Layout::new(config.memory, config.vcpus, contents).map_err(MachineError::from)?;
+    let lab_at = knows_lab.then_some(layout.lab.start);
+    let command_line = boot::command_line(&config.append, lab_at).map_err(MachineError::from)?;
     let pins = config.pin.as_ref().map(Pins::new).transpose()?;
     let machine = Machine::build(&Parts {
         image: &image,
         vcpus: config.vcpus,
         layout: &layout,
         command_line: &command_line,
+        initrd: initrd.as_ref(),
+        is_pc: !knows_lab,
     })?;
+    drop(initrd);
     info!(
         "machine built: {} vCPUs, command line \"{command_line}\"",
         config.vcpus
@@ -267,14 +285,16 @@ pub fn run_attended(
         ..Provenance::new(
             // Known when the sources have been tried.
             Kvm::Unknown,
-            Input::new(guest.name(), image.bytes()),
+            Input::new(guest.name(), image.file()),
             config.vcpus,
             &config.append,
         )
     };
-    let lab = lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
-        .map_err(Error::Lab)?
-        .knowing(Arc::new(manifest));
+    let lab = match lab_at {
+        Some(at) => lab::Lab::prepare(machine.memory.clone(), at, pages).map_err(Error::Lab)?,
+        None => lab::Lab::untold(pages).map_err(Error::NoLab)?,
+    };
+    let lab = lab.knowing(Arc::new(manifest));
     let symbols = Arc::new(Symbols::of(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,
@@ -284,6 +304,7 @@ pub fn run_attended(
         raw_console: config.raw_console,
         points,
         symbols: Arc::clone(&symbols),
+        start: config.start_at.clone(),
         command_line: command_line.clone(),
         trace: config.trace,
         show: config.show.clone(),
@@ -306,7 +327,7 @@ pub fn run_attended(
         provenance.host.kvm = trials.result().kvm;
     }
     let judgement = verdict::judge(&run_result, &lab);
-    let mut verdict = Verdict::on(&run_result, &judgement);
+    let mut verdict = Verdict::on(&run_result, &judgement, config.expected_exit);
     let recorded = config.record.map(|most| {
         let besides: &[&str] = match verdict.kind {
             Kind::Stalled => &["hang"],
@@ -362,6 +383,7 @@ fn describe(
             Kind::Died,
         ) => None,
         (Ending::Dead { vcpu, .. } | Ending::GuestExit { vcpu, .. }, Kind::Died) => Some(*vcpu),
+        (Ending::Panic { cpu, .. }, Kind::Died) => *cpu,
         (_, Kind::Stalled | Kind::Interrupted) | (Ending::Script(_), _) => None,
         _ => return String::new(),
     };

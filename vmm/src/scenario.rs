@@ -138,6 +138,7 @@ fn with(config: &Config, wanted: BootRequest) -> Config {
     config.guest = wanted.guest.map(Guest::from).or(config.guest);
     config.vcpus = wanted.vcpus.unwrap_or(config.vcpus);
     config.memory = wanted.memory.or(config.memory);
+    config.initrd = wanted.initrd.or(config.initrd);
     if let Some(append) = wanted.append {
         // The guest takes the last of several words with one key.
         config.append = format!("{} {append}", config.append);

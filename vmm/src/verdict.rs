@@ -2,6 +2,7 @@
 //! itself is believed only as far as the judgement on its lab confirms it. Shows nothing.
 
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use shared::exit::ExitCode;
 use crate::control::operator::Expected;
 use crate::control::{Ending, RunResult, script};
 use crate::counted::counted;
+use crate::kernel_log::ComplaintKind;
 use crate::lab::Lab;
 use crate::lab::judgement::Judgement;
 
@@ -74,16 +76,116 @@ fn is_end_of_workload(ending: &Ending) -> bool {
     )
 }
 
+/// How a run has to end (`--expect-exit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedExit {
+    /// The guest turns the machine off.
+    PowerOff,
+    /// It resets the machine.
+    Reset,
+    /// It writes this to the exit port.
+    Code(u32),
+}
+
+impl ExpectedExit {
+    fn is(self, ending: &Ending) -> bool {
+        match ending {
+            Ending::PowerOff { .. } => self == Self::PowerOff,
+            Ending::Reset { .. } => self == Self::Reset,
+            Ending::GuestExit { code, .. } => self == Self::Code(*code),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for ExpectedExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("power-off"),
+            Self::Reset => f.write_str("reset"),
+            Self::Code(code) => write!(f, "{code:#x}"),
+        }
+    }
+}
+
+impl FromStr for ExpectedExit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "power-off" => return Ok(Self::PowerOff),
+            "reset" => return Ok(Self::Reset),
+            _ => {}
+        }
+        let code = match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        code.map(Self::Code).map_err(|_| {
+            "neither power-off nor reset, nor a number that is written to the exit port".to_owned()
+        })
+    }
+}
+
 impl Verdict {
-    /// The verdict on a run with this result, with the `judgement` on its lab.
-    pub fn on(run_result: &RunResult, judgement: &Judgement) -> Self {
+    /// The verdict on a run with this result, with the `judgement` on its lab. `expected` says how
+    /// it has to end, if that is not left to the guest.
+    pub fn on(
+        run_result: &RunResult,
+        judgement: &Judgement,
+        expected: Option<ExpectedExit>,
+    ) -> Self {
+        let verdict = Self::on_ending(run_result, judgement, expected);
+        match expected {
+            Some(exit) if verdict.kind == Kind::Pass && !exit.is(&run_result.ending) => {
+                let message = format!("{}, and not by {exit}, as was expected", verdict.message);
+                Self::new(Kind::Fail, message)
+            }
+            _ => verdict,
+        }
+    }
+
+    fn on_ending(
+        run_result: &RunResult,
+        judgement: &Judgement,
+        expected: Option<ExpectedExit>,
+    ) -> Self {
         let ending = &run_result.ending;
+        if !run_result.has_lab {
+            match ending {
+                Ending::PowerOff { .. } | Ending::Reset { .. } | Ending::Quit => {
+                    return Self::on_kernel(run_result);
+                }
+                Ending::GuestExit { vcpu, code } => {
+                    let is_meant = expected.is_some_and(|exit| exit.is(ending));
+                    let is_pass = ExitCode::try_from(*code) == Ok(ExitCode::Pass);
+                    if is_meant || is_pass {
+                        return Self::on_kernel(run_result);
+                    }
+                    let message = format!(
+                        "CPU {vcpu} wrote {code:#x} to the exit port; if that is how it ends \
+                         well, say so: --expect-exit {code:#x}"
+                    );
+                    return Self::new(Kind::Fail, message);
+                }
+                _ => {}
+            }
+        }
         let mut verdict = Self::new(Kind::Stalled, ending.to_string());
         match ending {
             Ending::GuestExit { vcpu, code } => {
                 return Self::on_exit(*vcpu, *code, run_result, judgement);
             }
-            Ending::Dead { .. } | Ending::Panicked { .. } => verdict.kind = Kind::Died,
+            Ending::PowerOff { .. } | Ending::Reset { .. } => {
+                verdict.kind = Kind::Fail;
+                verdict.message += ", and the guest has not said how it fared";
+            }
+            Ending::Panic { .. } if run_result.expected.is_any() => {
+                return Self::on_kernel(run_result);
+            }
+            Ending::Dead { .. } | Ending::Panicked { .. } | Ending::Panic { .. } => {
+                verdict.kind = Kind::Died;
+            }
             Ending::Signal(signal) => {
                 verdict.kind = Kind::Interrupted;
                 verdict.signal = u8::try_from(*signal).ok();
@@ -130,7 +232,7 @@ impl Verdict {
                 Self::on_contradictions(judgement)
             }
             Ok(ExitCode::Pass | ExitCode::Fail) if run_result.expected.is_any() => {
-                Self::on_expected(&run_result.expected, judgement)
+                Self::on_expected(&run_result.expected, &judgement.oracles())
             }
             Ok(ExitCode::Pass) => Self::on_pass(run_result, judgement),
             Ok(ExitCode::Fail) => {
@@ -170,7 +272,9 @@ impl Verdict {
     /// expected and not found. A call that was under way is no finding.
     fn on_quit(quit: Self, run_result: &RunResult, judgement: &Judgement) -> Self {
         let verdict = match judgement.found.total() {
-            _ if run_result.expected.is_any() => Self::on_expected(&run_result.expected, judgement),
+            _ if run_result.expected.is_any() => {
+                Self::on_expected(&run_result.expected, &judgement.oracles())
+            }
             0 => Self::new(Kind::Pass, String::new()),
             _ => Self::new(Kind::Fail, findings(judgement)),
         };
@@ -184,6 +288,44 @@ impl Verdict {
                 format!("{}; {}", quit.message, verdict.message),
             ),
         }
+    }
+
+    /// The verdict on a guest without a lab whose run came to an end: by what its kernel has said of
+    /// itself.
+    fn on_kernel(run_result: &RunResult) -> Self {
+        let log = &run_result.kernel_log;
+        let expected = &run_result.expected;
+        let is_meant = |kind: ComplaintKind| kind.is_failure() || expected.names(kind.name());
+        let said = log.counts().filter(|(kind, _)| is_meant(*kind));
+        let said: Vec<_> = said.map(|(kind, _)| kind.name()).collect();
+        let ending = &run_result.ending;
+        if expected.is_any() {
+            return Self::on_expected(expected, &said);
+        }
+        let mut failures = log.complaints().iter().filter(|it| it.kind.is_failure());
+        let Some(first) = failures.next() else {
+            let kind = match ending {
+                Ending::Quit => Kind::Interrupted,
+                _ => Kind::Pass,
+            };
+            let warned = match log.total() {
+                0 => "its kernel complained of nothing".to_owned(),
+                warned => format!("its kernel gave {}", counted(warned, "warning")),
+            };
+            return Self::new(kind, format!("{ending}; {warned}"));
+        };
+        let kind = match said.contains(&ComplaintKind::Panic.name()) {
+            true => Kind::Died,
+            false => Kind::Fail,
+        };
+        let more = match log.total() {
+            1 => String::new(),
+            total => format!(", and {}", counted(total - 1, "more complaint")),
+        };
+        Self::new(
+            kind,
+            format!("{ending}; its kernel complained: {first}{more}"),
+        )
     }
 
     /// The verdict if the lab contradicts itself: then nothing that the guest says can be believed.
@@ -200,9 +342,8 @@ impl Verdict {
 
     /// The verdict on a run that has to show certain breaches: it passes if these, and no others,
     /// were found.
-    fn on_expected(expected: &Expected, judgement: &Judgement) -> Self {
-        let found = judgement.oracles();
-        let (missing, surplus) = expected.against(&found);
+    fn on_expected(expected: &Expected, found: &[&str]) -> Self {
+        let (missing, surplus) = expected.against(found);
         if !missing.is_empty() {
             let message = format!("nothing was {}, as was expected", missing.join(", "));
             return Self::new(Kind::Fail, message);

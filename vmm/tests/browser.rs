@@ -20,6 +20,7 @@ use tests::{Vmm, image, open_kvm, skip};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::operator::{Expected, VmmIpiCounts};
 use vmm::control::{Ending, RunResult, StallSummary};
+use vmm::kernel_log::KernelLog;
 use vmm::lab::Lab;
 use vmm::machine::devices::Strays;
 use vmm::machine::journal::Entry;
@@ -64,6 +65,8 @@ fn reported(trace: Trace) -> (Report, Trace) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).expect("memory");
     let lab = Lab::prepare(memory, 0, layout).expect("a lab");
     let mut aftermath = RunResult {
+        kernel_log: KernelLog::default(),
+        has_lab: true,
         ending: Ending::GuestExit {
             vcpu: 0,
             code: ExitCode::Pass as u32,
@@ -89,7 +92,7 @@ fn reported(trace: Trace) -> (Report, Trace) {
         let guest = Input::new(Path::new("guest.bin"), b"");
         let provenance = Provenance::new(Kvm::Unknown, guest, vcpus, "");
         let judgement = verdict::judge(&aftermath, &lab);
-        let verdict = Verdict::on(&aftermath, &judgement);
+        let verdict = Verdict::on(&aftermath, &judgement, None);
         Report::new(&aftermath, &lab, judgement, &verdict, provenance)
     };
     let trace = aftermath.trace.take().expect("it was put there");

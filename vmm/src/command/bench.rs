@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let image = Guest::from(&guest_path)
         .open()
         .map_err(|error| bad(chain(&error)))?;
-    let guest = Input::new(&guest_path, image.bytes());
+    let guest = Input::new(&guest_path, image.file());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
     let of_image = |error: &dyn Display| bad(format!("{}: {error}", guest_path.display()));
     let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;

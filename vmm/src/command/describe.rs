@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         true => {
             let document = Document {
                 schema: SCHEMA,
-                image: Input::new(&guest, image.bytes()),
+                image: Input::new(&guest, image.file()),
                 manifest: &manifest,
             };
             // Text and numbers always have a JSON form.

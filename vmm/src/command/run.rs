@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
+use regex::bytes::Regex;
 use vmm::confinement;
 use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
@@ -21,6 +22,7 @@ use vmm::report::perfetto;
 use vmm::stats::sources::{Sources, Trials};
 use vmm::stats::trace::Trace;
 use vmm::stats::trace_filter::{FilterPart, TraceFilter};
+use vmm::verdict::ExpectedExit;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
@@ -34,7 +36,7 @@ use super::{Refused, chain, complain, installed};
 /// What to run, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image: ELF64 with a PVH entry note. A name without a folder is looked for in the
+    /// Guest image: an ELF file with a PVH entry note, or a Linux kernel (bzImage, vmlinux). A name without a folder is looked for in the
     /// current folder, in the folders of VMM_GUEST_PATH, separated by colons, and among what is
     /// installed. A script can name one itself [default: the installed guest.bin]
     pub guest: Option<PathBuf>,
@@ -48,7 +50,11 @@ pub struct Arguments {
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
 
-    /// Guest command line; the address of the lab is added to it
+    /// A file to place in the guest's memory, such as Linux's initramfs. There is no disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+
+    /// Guest command line; the address of the lab is added to it, for a guest that has one
     #[arg(
         long,
         value_name = "OPTIONS",
@@ -56,6 +62,16 @@ pub struct Arguments {
         hide_default_value = true
     )]
     append: String,
+
+    /// The workload starts with the first line on the guest's console that this regular expression
+    /// matches: stalls, traces and counts begin there. A guest of the bench says so itself
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    start_at: Option<Regex>,
+
+    /// The run passes only if it ends so: power-off, reset, or a number that the guest writes to the
+    /// exit port
+    #[arg(long, value_name = "HOW")]
+    expect_exit: Option<ExpectedExit>,
 
     /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not
     /// count while it does
@@ -159,12 +175,16 @@ fn param(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn pattern(text: &str) -> Result<Regex, regex::Error> {
+    Regex::new(text)
+}
+
 impl Arguments {
     /// The files that its work needs.
     pub fn files(&self) -> confinement::Files {
         // A script names the images of its machines itself.
         let anywhere = self.script.as_ref().map(|_| PathBuf::from("/"));
-        let read = self.guest.iter().chain(&anywhere);
+        let read = self.guest.iter().chain(&self.initrd).chain(&anywhere);
         let written = [
             &self.stats_file,
             &self.trace,
@@ -218,7 +238,10 @@ impl Arguments {
             guest: guest.map(Guest::from),
             vcpus: self.vcpus,
             memory: self.memory,
+            initrd: self.initrd.clone(),
             append: self.append.clone(),
+            start_at: self.start_at.clone(),
+            expected_exit: self.expect_exit,
             limits: Limits {
                 timeout: self.timeout,
                 watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
@@ -280,7 +303,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     let (script, guest) = inputs(arguments).map_err(|refused| arguments.refuse(refused))?;
     // Created first: a run of an hour should not end with a file that cannot be created.
-    let outputs = Outputs::beside(guest.iter().chain(&script));
+    let outputs = Outputs::beside(guest.iter().chain(&script).chain(&arguments.initrd));
     let open = |name: &PathBuf| outputs.create(name);
     let stats_file = arguments.stats_file.as_deref();
     let mut by_others = stats_file.into_iter().chain(arguments.control.as_deref());

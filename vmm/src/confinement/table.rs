@@ -7,8 +7,9 @@
 
 use kvm_bindings::{
     KVMIO, kvm_cpuid2, kvm_debugregs, kvm_device_attr, kvm_dirty_log, kvm_enable_cap, kvm_fpu,
-    kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_list, kvm_msrs, kvm_regs,
-    kvm_sregs, kvm_translation, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs,
+    kvm_guest_debug, kvm_irqfd, kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_list, kvm_msrs,
+    kvm_pit_config, kvm_regs, kvm_sregs, kvm_translation, kvm_userspace_memory_region,
+    kvm_vcpu_events, kvm_xcrs,
 };
 use libc::{
     CLONE_THREAD, PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, SIGABRT, SIGBUS,
@@ -263,6 +264,8 @@ const BUILD: Group = Group {
         to_kernel::<kvm_userspace_memory_region>(0x46), // KVM_SET_USER_MEMORY_REGION
         io(0x47),                                       // KVM_SET_TSS_ADDR
         io(0x60),                                       // KVM_CREATE_IRQCHIP
+        to_kernel::<kvm_irqfd>(0x76),                   // KVM_IRQFD
+        to_kernel::<kvm_pit_config>(0x77),              // KVM_CREATE_PIT2
         to_kernel::<kvm_cpuid2>(0x90),                  // KVM_SET_CPUID2
         to_kernel::<kvm_enable_cap>(0xa3),              // KVM_ENABLE_CAP
         io(0xce),                                       // KVM_GET_STATS_FD

@@ -18,6 +18,23 @@ pub enum Ending {
         /// What it wrote.
         code: u32,
     },
+    /// A vCPU turned the machine off.
+    PowerOff {
+        /// The vCPU.
+        vcpu: u32,
+    },
+    /// A vCPU reset the machine.
+    Reset {
+        /// The vCPU.
+        vcpu: u32,
+    },
+    /// The guest's kernel said that it has panicked, and that it does nothing more.
+    Panic {
+        /// The CPU, if it was said.
+        cpu: Option<u32>,
+        /// What it said.
+        why: String,
+    },
     /// The guest could not go on.
     Dead {
         /// The vCPU on which.
@@ -47,6 +64,7 @@ impl Ending {
     pub(super) fn death(&self) -> Option<(u32, String)> {
         match self {
             Self::Dead { vcpu, death } => Some((*vcpu, death.to_string())),
+            Self::Panic { cpu, why } => Some((cpu.unwrap_or(0), why.clone())),
             Self::GuestExit { vcpu, code } => match ExitCode::try_from(*code) {
                 Ok(ExitCode::Panic) => Some((*vcpu, "it says that it has panicked".to_owned())),
                 Ok(ExitCode::BadMachine) => {
@@ -63,7 +81,12 @@ impl Ending {
     /// did not end by itself.
     pub(super) fn cuts_short(&self) -> bool {
         match self {
-            Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
+            Self::GuestExit { .. }
+            | Self::PowerOff { .. }
+            | Self::Reset { .. }
+            | Self::Panic { .. }
+            | Self::Dead { .. }
+            | Self::Panicked { .. } => false,
             Self::Signal(_)
             | Self::TimeOut(_)
             | Self::NoProgress(_)
@@ -77,6 +100,15 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::GuestExit { vcpu, .. } => write!(f, "the guest has ended on CPU {vcpu}"),
+            Self::PowerOff { vcpu } => write!(f, "CPU {vcpu} turned the machine off"),
+            Self::Reset { vcpu } => write!(f, "CPU {vcpu} reset the machine"),
+            Self::Panic {
+                cpu: Some(cpu),
+                why,
+            } => {
+                write!(f, "the guest's kernel panicked on CPU {cpu}: {why}")
+            }
+            Self::Panic { cpu: None, why } => write!(f, "the guest's kernel panicked: {why}"),
             Self::Dead { vcpu, death } => write!(f, "the guest died on CPU {vcpu}: {death}"),
             Self::Panicked { vcpu } => {
                 write!(f, "the VMM's thread of CPU {vcpu} panicked, which is a bug")

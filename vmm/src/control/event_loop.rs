@@ -111,6 +111,8 @@ impl<'a> EventLoop<'a> {
             match event {
                 threads::Event::Ended { vcpu, end } => self.end(match end {
                     End::GuestExit(code) => Ending::GuestExit { vcpu, code },
+                    End::PowerOff => Ending::PowerOff { vcpu },
+                    End::Reset => Ending::Reset { vcpu },
                     End::Dead(death) => Ending::Dead { vcpu, death },
                     End::Panicked => Ending::Panicked { vcpu },
                 }),

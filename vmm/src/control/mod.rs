@@ -22,10 +22,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
+use regex::bytes::Regex;
 use tracing::info;
 use vm_memory::GuestMemoryMmap;
 
 use crate::confinement::{self, ThreadKind};
+use crate::kernel_log::KernelLog;
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
@@ -96,6 +98,10 @@ pub struct RunResult {
     pub strays: Strays,
     /// What was lost of the guest's console output, if anything was.
     pub console_loss: Option<String>,
+    /// What the guest's kernel has said of itself, if it was told of no lab.
+    pub kernel_log: KernelLog,
+    /// Whether the guest was told of a lab.
+    pub has_lab: bool,
     /// How many vCPUs the machine had.
     pub vcpus: u32,
     /// What the VMM itself did to IPIs.
@@ -123,6 +129,8 @@ pub struct Setup<'a> {
     pub points: Points,
     /// The functions of the guest image.
     pub symbols: Arc<Symbols>,
+    /// The line on the guest's console with which its workload starts, if one does.
+    pub start: Option<Regex>,
     /// The guest's command line.
     pub command_line: String,
     /// What to trace, from the start of the workload on.
@@ -165,7 +173,8 @@ pub fn run(
         lab: lab.clone(),
         interrupts: vm.interrupts(),
         meter: Arc::clone(&meter),
-        console: Arc::clone(devices.console()),
+        devices: Arc::clone(&devices),
+        start: setup.start,
         points: setup.points,
         symbols: setup.symbols,
         command_line: setup.command_line,
@@ -176,6 +185,10 @@ pub fn run(
     let on_message: Arc<OnMessage> = Arc::new({
         let (meter, start, operator) = (meter.clone(), start.clone(), operator.clone());
         move |vcpu, message| {
+            let message = match message {
+                Message::Line if operator.read_console() => Message::WorkloadStarted,
+                other => other,
+            };
             meter.on_message(message);
             let reaction = operator.hear(vcpu, message);
             match message {
@@ -263,6 +276,8 @@ pub fn run(
         stalls,
         dumps: dumps(&vcpus, &memory, &stalled),
         expected: operator.expectations(),
+        kernel_log: operator.kernel_log(),
+        has_lab: lab.is_told(),
         vmm_ipis: operator.vmm_ipis(),
         blind: meter.blind().map(ToString::to_string),
         sources: meter.sources().to_vec(),

@@ -92,6 +92,21 @@ impl Recorder {
         }
     }
 
+    /// Notes what `by` says just now.
+    pub fn say(&self, by: Actor, text: impl FnOnce() -> String) {
+        let Some(mut recorded) = self.recorded() else {
+            return;
+        };
+        let now = clock::now();
+        recorded.keep(Mark {
+            from: now,
+            to: now,
+            by,
+            text: text(),
+            ordered: None,
+        });
+    }
+
     /// Notes the stall that `by` has ordered just now.
     pub fn note(&self, by: Actor, cpu: u32, stall: Stall, text: impl FnOnce() -> String) {
         let Some(mut recorded) = self.recorded() else {

@@ -54,7 +54,7 @@ pub fn explore(
         case: config.case_file.clone(),
         ..Provenance::new(
             config.kvm,
-            Input::new(config.guest.name(), image.bytes()),
+            Input::new(config.guest.name(), image.file()),
             config.case.cpus,
             &options(config),
         )

@@ -38,6 +38,7 @@ pub struct Lab {
     base: u64,
     layout: Layout,
     manifest: Arc<Manifest>,
+    is_told: bool,
     /// The programs that were written into it, in their order.
     kept_programs: Arc<Mutex<Vec<Vec<Command>>>>,
 }
@@ -62,6 +63,20 @@ impl Record {
     pub fn is_call(&self) -> bool {
         self.head.deed == 0
     }
+}
+
+/// Why there is no lab apart from the guest's memory.
+#[derive(Debug, thiserror::Error)]
+pub enum UntoldError {
+    /// It does not fit into the address space.
+    #[error("{0} bytes are more than this host can address")]
+    TooLarge(u64),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] vm_memory::mmap::FromRangesError),
+    /// It was not written.
+    #[error(transparent)]
+    Write(#[from] GuestMemoryError),
 }
 
 /// What one CPU has counted.
@@ -116,8 +131,27 @@ impl Lab {
             base,
             layout,
             manifest: Arc::default(),
+            is_told: true,
             kept_programs: Arc::default(),
         })
+    }
+
+    /// The lab of a guest that is told of none: in memory of its own, where nothing is ever written.
+    ///
+    /// # Errors
+    /// The host has no memory for it.
+    pub fn untold(layout: Layout) -> Result<Self, UntoldError> {
+        let size = usize::try_from(layout.size).map_err(|_| UntoldError::TooLarge(layout.size))?;
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)])?;
+        Ok(Self {
+            is_told: false,
+            ..Self::prepare(memory, 0, layout)?
+        })
+    }
+
+    /// Whether the guest was told where it is. Else nothing that is read from it says anything.
+    pub fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// The same lab, of a guest with this manifest.

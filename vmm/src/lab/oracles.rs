@@ -105,6 +105,22 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     })
 }
 
+/// Checks that `name` is one of `known`.
+///
+/// # Errors
+/// [`NoSuchOracle`] lists them.
+pub fn check_among(known: &[&str], name: &str) -> Result<(), NoSuchOracle> {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    Err(NoSuchOracle {
+        name: name.to_owned(),
+        known: known.join(", "),
+        guess: closest(name, known.iter().copied())
+            .map_or_else(String::new, |meant| format!(" (did you mean \"{meant}\"?)")),
+    })
+}
+
 /// How often each oracle found something: first all declared oracles in their order, then
 /// undeclared ones that found something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,16 +1,25 @@
-//! The ACPI tables through which a guest finds its CPUs: RSDP, XSDT, FADT and MADT. Builds bytes
-//! for a given address and writes nothing itself.
+//! The ACPI tables through which a guest finds its CPUs and its console, and turns the machine off:
+//! RSDP, XSDT, FADT, MADT and DSDT. Builds bytes for a given address and writes nothing itself.
 
-use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::fadt::{FADT, FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
 use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use acpi_tables::{Aml, AmlSink};
+use acpi_tables::{Aml, AmlSink, aml};
+use shared::ports;
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::devices::power;
+
+/// The interrupt of COM1, a pin of the IOAPIC, as on a PC.
+pub const COM1_INTERRUPT: u32 = 4;
+
+const SDT_HEADER: u32 = 36;
 const OEM: [u8; 6] = *b"IPILAB";
 const TABLE: [u8; 8] = *b"IPIBENCH";
 const LOCAL_APIC: u32 = 0xfee0_0000;
@@ -53,14 +62,12 @@ impl Aml for ProcessorLocalX2Apic {
 
 /// The tables for a machine of `vcpus` vCPUs, RSDP first, laid out to be placed at `address`.
 pub fn tables(address: u64, vcpus: u32) -> Vec<u8> {
+    let dsdt = dsdt();
+    let dsdt_at = address + (Rsdp::len() as u64).next_multiple_of(16);
     let madt = bytes(&madt(vcpus));
-    let fadt = bytes(
-        &FADTBuilder::new(OEM, TABLE, 1)
-            .flag(Flags::HwReducedAcpi)
-            .finalize(),
-    );
+    let fadt = bytes(&fadt(dsdt_at));
 
-    let fadt_at = address + (Rsdp::len() as u64).next_multiple_of(16);
+    let fadt_at = dsdt_at + (dsdt.len() as u64).next_multiple_of(16);
     let madt_at = fadt_at + (fadt.len() as u64).next_multiple_of(16);
     let xsdt_at = madt_at + (madt.len() as u64).next_multiple_of(16);
     let mut xsdt = XSDT::new(OEM, TABLE, 1);
@@ -68,11 +75,64 @@ pub fn tables(address: u64, vcpus: u32) -> Vec<u8> {
     xsdt.add_entry(madt_at);
 
     let mut area = bytes(&Rsdp::new(OEM, xsdt_at));
-    for table in [fadt, madt, bytes(&xsdt)] {
+    for table in [dsdt, fadt, madt, bytes(&xsdt)] {
         area.resize(area.len().next_multiple_of(16), 0);
         area.extend(table);
     }
     area
+}
+
+/// What of a PC is there, and how the machine is turned off and reset.
+fn fadt(dsdt: u64) -> FADT {
+    // ACPI 6.5, table 5.10: neither VGA, nor a CMOS clock, nor (bit 1) a keyboard controller.
+    const NO_VGA: u16 = 1 << 2;
+    const NO_CMOS_CLOCK: u16 = 1 << 5;
+    let port = |port: u16| {
+        let (space, size) = (AddressSpace::SystemIo, AccessSize::ByteAccess);
+        GAS::new(space, 8, 0, size, port.into())
+    };
+    let mut fadt = FADTBuilder::new(OEM, TABLE, 1)
+        .dsdt_64(dsdt)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::ResetRegSup);
+    fadt.iapc_boot_arch = (NO_VGA | NO_CMOS_CLOCK).into();
+    fadt.reset_reg = port(power::RESET);
+    fadt.reset_value = power::RESET_VALUE;
+    fadt.sleep_control_reg = port(power::SLEEP_CONTROL);
+    fadt.sleep_status_reg = port(power::SLEEP_STATUS);
+    fadt.finalize()
+}
+
+/// COM1, and the sleep state in which the machine is off.
+fn dsdt() -> Vec<u8> {
+    let com1 = aml::IO::new(
+        ports::CONSOLE,
+        ports::CONSOLE,
+        1,
+        u8::try_from(ports::CONSOLE_LEN).expect("eight registers"),
+    );
+    let interrupt = aml::Interrupt::new(true, true, false, false, COM1_INTERRUPT);
+    let mut table = Sdt::new(*b"DSDT", SDT_HEADER, 2, OEM, TABLE, 1);
+    let definitions = [
+        bytes(&aml::Device::new(
+            "_SB_.COM1".into(),
+            vec![
+                // A 16550A-compatible COM port.
+                &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
+                &aml::Name::new("_UID".into(), &aml::ZERO),
+                &aml::Name::new(
+                    "_CRS".into(),
+                    &aml::ResourceTemplate::new(vec![&com1, &interrupt]),
+                ),
+            ],
+        )),
+        bytes(&aml::Name::new(
+            "_S5_".into(),
+            &aml::Package::new(vec![&power::S5]),
+        )),
+    ];
+    table.append_slice(&definitions.concat());
+    table.as_slice().to_vec()
 }
 
 fn madt(vcpus: u32) -> MADT {

@@ -7,16 +7,25 @@ use std::ops::Range;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
-use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
+use linux_loader::loader::elf::start_info::{
+    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::acpi;
+use super::initrd::Initrd;
 use super::layout::{BOOT_DATA, Layout};
 
 const RSDP: u64 = BOOT_DATA.start;
 const START_INFO: u64 = 0xf_0000;
 const MEMORY_MAP: u64 = 0xf_1000;
 const COMMAND_LINE: u64 = 0xf_2000;
+const MODULES: u64 = 0xf_3000;
+/// Where a PC resets by its BIOS: `f000:fff0`, to which a kernel jumps in real mode as its last
+/// resort, or first where there is neither EFI nor a reset register that it would use.
+const RESET_VECTOR: u64 = 0xf_fff0;
+/// `mov al, 0xfe; out 0x64, al; hlt; jmp` to the `hlt`: the pulse of the reset line.
+const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 /// Longest command line, its terminator included.
 pub const COMMAND_LINE_MAX: usize = 4096;
 
@@ -47,28 +56,27 @@ pub enum BootError {
     Memory(#[source] vm_memory::GuestMemoryError),
 }
 
-/// The command line of the guest: what the user asked for, and where the lab is.
+/// The command line of the guest: what the user asked for, and where the lab is, if it has one.
 ///
 /// # Errors
 /// [`BootError`] if it is too long or cannot be passed on.
-pub fn command_line(append: &str, lab: u64) -> Result<String, BootError> {
+pub fn command_line(append: &str, lab: Option<u64>) -> Result<String, BootError> {
     if append.chars().any(char::is_control) {
         return Err(BootError::BadCommandLine);
     }
-    if append
-        .split_whitespace()
-        .any(|word| word.starts_with("lab="))
-    {
+    let is_lab = |word: &str| word.starts_with("lab=");
+    if lab.is_some() && append.split_whitespace().any(is_lab) {
         return Err(BootError::LabGiven);
     }
-    let line = format!("{append} lab={lab:#x}").trim_start().to_owned();
+    let lab = lab.map_or_else(String::new, |lab| format!(" lab={lab:#x}"));
+    let line = format!("{append}{lab}").trim_start().to_owned();
     if line.len() >= COMMAND_LINE_MAX {
         return Err(BootError::LongCommandLine(line.len()));
     }
     Ok(line)
 }
 
-/// Writes everything a PVH guest reads at boot.
+/// Writes everything a PVH guest reads at boot. The initrd, if there is one, is the first module.
 ///
 /// # Errors
 /// [`BootError`] if it does not fit into `memory`.
@@ -77,6 +85,7 @@ pub fn write(
     layout: &Layout,
     vcpus: u32,
     command_line: &str,
+    initrd: Option<&Initrd>,
 ) -> Result<(), BootError> {
     memory
         .write_slice(&acpi::tables(RSDP, vcpus), GuestAddress(RSDP))
@@ -87,11 +96,29 @@ pub fn write(
         .write_slice(&terminated, GuestAddress(COMMAND_LINE))
         .map_err(BootError::Memory)?;
 
+    memory
+        .write_slice(&RESET_CODE, GuestAddress(RESET_VECTOR))
+        .map_err(BootError::Memory)?;
+    if let Some(initrd) = initrd {
+        memory
+            .write_slice(initrd.bytes(), GuestAddress(layout.initrd.start))
+            .map_err(BootError::Memory)?;
+    }
+
+    let modules: Vec<_> = (initrd.iter())
+        .map(|initrd| hvm_modlist_entry {
+            paddr: layout.initrd.start,
+            size: initrd.length(),
+            ..hvm_modlist_entry::default()
+        })
+        .collect();
     let map = memory_map(layout);
     let start_info = hvm_start_info {
         magic: MAGIC,
         version: 1,
         cmdline_paddr: COMMAND_LINE,
+        nr_modules: u32::try_from(modules.len()).expect("one at most"),
+        modlist_paddr: if modules.is_empty() { 0 } else { MODULES },
         rsdp_paddr: RSDP,
         memmap_paddr: MEMORY_MAP,
         memmap_entries: u32::try_from(map.len()).expect("a handful of entries"),
@@ -99,6 +126,9 @@ pub fn write(
     };
     let mut parameters = BootParams::new(&start_info, GuestAddress(START_INFO));
     parameters.set_sections(&map, GuestAddress(MEMORY_MAP));
+    if !modules.is_empty() {
+        parameters.set_modules(&modules, GuestAddress(MODULES));
+    }
     PvhBootConfigurator::write_bootparams(&parameters, memory).map_err(BootError::StartInfo)
 }
 
@@ -115,7 +145,9 @@ fn memory_map(layout: &Layout) -> Vec<hvm_memmap_table_entry> {
         .map(|range| entry(range, E820_RAM))
         .collect();
     map.push(entry(BOOT_DATA, E820_RESERVED));
-    map.push(entry(layout.lab.clone(), E820_RESERVED));
+    if !layout.lab.is_empty() {
+        map.push(entry(layout.lab.clone(), E820_RESERVED));
+    }
     map.sort_by_key(|entry| entry.addr);
     map
 }
@@ -170,11 +202,21 @@ pub fn protected_mode(sregs: &mut kvm_sregs) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::{Contents, LayoutError};
     use super::*;
+
+    fn layout(mib: u64, vcpus: u32) -> Result<Layout, LayoutError> {
+        let contents = Contents {
+            image_end: 0x20_0000,
+            lab: 0x3000,
+            initrd: 0,
+        };
+        Layout::new(Some(mib), vcpus, contents)
+    }
 
     #[test]
     fn the_memory_map_withholds_boot_data_and_lab() {
-        let layout = Layout::new(Some(4096), 2, 0x20_0000, 0x3000).unwrap();
+        let layout = layout(4096, 2).unwrap();
         let map = memory_map(&layout);
         for pair in map.windows(2) {
             assert!(pair[0].addr + pair[0].size <= pair[1].addr, "{map:?}");
@@ -195,9 +237,9 @@ mod tests {
 
     #[test]
     fn everything_is_where_the_start_info_says() {
-        let layout = Layout::new(Some(64), 1024, 0x20_0000, 0x3000).unwrap();
+        let layout = layout(64, 1024).unwrap();
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 20)]).unwrap();
-        write(&memory, &layout, 1024, "queue=filo lab=0x1").unwrap();
+        write(&memory, &layout, 1024, "queue=filo lab=0x1", None).unwrap();
         let word = |at: u64| {
             memory
                 .read_obj::<u64>(GuestAddress(START_INFO + at))
@@ -217,18 +259,20 @@ mod tests {
 
     #[test]
     fn command_lines_that_cannot_be_passed_on_are_refused() {
-        assert_eq!(command_line("", 0x1000).unwrap(), "lab=0x1000");
-        assert_eq!(command_line("a=b", 0x1000).unwrap(), "a=b lab=0x1000");
+        let at = Some(0x1000);
+        assert_eq!(command_line("", at).unwrap(), "lab=0x1000");
+        assert_eq!(command_line("a=b", at).unwrap(), "a=b lab=0x1000");
+        assert_eq!(command_line("a=b lab=1", None).unwrap(), "a=b lab=1");
         assert!(matches!(
-            command_line("a\0b", 0),
+            command_line("a\0b", at),
             Err(BootError::BadCommandLine)
         ));
         assert!(matches!(
-            command_line("x lab=0x5", 0),
+            command_line("x lab=0x5", at),
             Err(BootError::LabGiven)
         ));
         assert!(matches!(
-            command_line(&"x".repeat(4090), 0),
+            command_line(&"x".repeat(4090), at),
             Err(BootError::LongCommandLine(_))
         ));
     }

@@ -9,12 +9,12 @@ use kvm_bindings::{
     kvm_guest_debug,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::errno;
 
 use super::exit::Stop;
 use super::pause_error::PauseError;
-use super::vm::{HostError, Vm, setup};
+use super::trial::{self, Trial};
+use super::vm::{HostError, setup};
 use crate::confinement;
 
 /// Why a breakpoint or a step was not set.
@@ -156,30 +156,13 @@ pub fn check_while_allowed() {
 fn try_one() -> Result<bool, HostError> {
     /// `nop`, then `out 0, al`, which exits to the VMM in any case.
     const CODE: [u8; 3] = [0x90, 0xe6, 0x00];
-    const START: u64 = 0x1000;
-    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x2000)])
-        .map_err(|_| HostError::Missing("two pages of memory"))?;
-    memory
-        .write_slice(&CODE, GuestAddress(START))
-        .map_err(|_| HostError::Missing("two pages of memory"))?;
-    let vm = Vm::new(1, &memory)?;
-    let mut fd = vm.create_vcpu(0)?;
-    let mut sregs = fd
-        .get_sregs()
-        .map_err(setup("read the segment registers"))?;
-    sregs.cs.base = 0;
-    sregs.cs.selector = 0;
-    fd.set_sregs(&sregs)
-        .map_err(setup("set the segment registers"))?;
-    let mut regs = fd.get_regs().map_err(setup("read the registers"))?;
-    regs.rip = START;
-    fd.set_regs(&regs).map_err(setup("set the registers"))?;
+    let mut trial = Trial::of(&CODE)?;
     let mut debugging = GuestDebug::default();
     debugging
-        .set_breakpoint(START + 1, &fd)
+        .set_breakpoint(trial::START + 1, &trial.fd)
         .map_err(setup("set a breakpoint"))?;
-    match fd.run() {
-        Ok(VcpuExit::Debug(debug)) => Ok(debug.pc == START + 1),
+    match trial.fd.run() {
+        Ok(VcpuExit::Debug(debug)) => Ok(debug.pc == trial::START + 1),
         Ok(_) => Ok(false),
         Err(error) => Err(setup("run two instructions")(error)),
     }

@@ -45,6 +45,8 @@ pub enum Death {
     Unexpected(String),
     /// The same instruction exits again and again without being completed.
     Endless,
+    /// It has turned itself off, or has reset itself, where no machine ends so.
+    TurnedOff,
     /// `KVM_RUN` itself failed.
     Run(errno::Error),
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Death {
                 )
             }
             Self::Endless => f.write_str("a port instruction that repeats itself without an end"),
+            Self::TurnedOff => f.write_str("that it turned the machine off, or reset it"),
             Self::Unexpected(exit) => write!(f, "an exit that nothing here handles ({exit})"),
             Self::Run(error) => write!(f, "KVM_RUN: {error}"),
         }

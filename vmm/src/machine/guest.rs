@@ -47,7 +47,7 @@ impl Guest {
             None => Image::open(&self.name),
             Some(bytes) => Image::from_bytes(&self.name, Arc::clone(bytes)),
         }?;
-        let length = image.bytes().len();
+        let length = image.file().len();
         info!(
             "read the guest image {}, {length} bytes",
             self.name.display()

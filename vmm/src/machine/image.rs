@@ -1,6 +1,7 @@
 //! The guest image: read, checked, and copied into memory. Everything that can be wrong with an
 //! image is found here, before there is a machine, and reported with the name of the image.
-//! `linux-loader` copies the segments and trusts much of what is checked here.
+//! `linux-loader` copies the segments and trusts much of what is checked here. An image is an ELF
+//! file with a PVH entry note, or a packed Linux kernel (bzImage) in which there is one.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -11,13 +12,14 @@ use std::sync::Arc;
 
 use linux_loader::loader::{Elf, KernelLoader};
 use object::elf::{
-    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, FileHeader64, NoteType, PT_LOAD, PT_NOTE,
-    ProgramHeader64,
+    ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_386, EM_X86_64, FileClass, FileHeader32,
+    FileHeader64, Machine, NoteType, PT_LOAD, PT_NOTE,
 };
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::kernel_file::{self, KernelFileError};
 use super::layout::{BOOT_DATA, GAP_START, LOW_RAM_END};
 
 /// Largest image in bytes. No unikernel comes near this; a disk image that was given by mistake
@@ -52,15 +54,26 @@ pub enum Problem {
     /// It is not an ELF file.
     #[error("not an ELF file; give the linked guest image")]
     NotElf,
-    /// It is for a 32-bit machine.
-    #[error("a 32-bit ELF file; the guest must be ELF64 for x86-64")]
-    Not64,
+    /// It is neither for a 32-bit machine nor for a 64-bit one.
+    #[error("an ELF file of class {0}; the guest must be ELF64 for x86-64, or ELF32 for i386")]
+    Class(u8),
     /// Its bytes are in the wrong order.
-    #[error("a big-endian ELF file; the guest must be ELF64 for x86-64")]
+    #[error("a big-endian ELF file; the guest must be for x86")]
     BigEndian,
     /// It is for another processor.
-    #[error("an ELF file for machine type {0}; the guest must be for x86-64 (62)")]
-    Machine(u16),
+    #[error(
+        "an ELF{bits} file for machine type {machine}; ELF64 must be for x86-64 (62), ELF32 for \
+         i386 (3)"
+    )]
+    Machine {
+        /// The machine type.
+        machine: u16,
+        /// 32 or 64.
+        bits: u8,
+    },
+    /// It is a kernel that cannot be unpacked.
+    #[error(transparent)]
+    Kernel(#[from] KernelFileError),
     /// Its headers point past its end.
     #[error("the file is truncated: {0} lies beyond its {1} bytes; build it again")]
     Truncated(&'static str, u64),
@@ -99,7 +112,7 @@ pub enum Problem {
     /// It has no PVH entry note.
     #[error(
         "it has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY), so it says not where to start; link \
-         one in"
+         one in (Linux: CONFIG_PVH=y)"
     )]
     NoEntry,
     /// Its entry lies in no segment.
@@ -108,15 +121,32 @@ pub enum Problem {
     /// `linux-loader` refused it.
     #[error("it cannot be loaded")]
     Load(#[source] linux_loader::loader::Error),
+    /// A segment of an ELF32 file was not written.
+    #[error("it cannot be written to guest memory")]
+    Write(#[source] vm_memory::GuestMemoryError),
 }
 
 /// A guest image that has passed every check.
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
+    /// The file, and the ELF file in it, which is the same unless it is a packed kernel.
+    file: Arc<[u8]>,
     bytes: Arc<[u8]>,
     end: u64,
     entry: u64,
+    is_linux: bool,
+    /// If it is ELF32, its segments, which `linux-loader` does not load.
+    segments: Option<Vec<Segment>>,
+}
+
+/// A segment to load.
+#[derive(Debug)]
+struct Segment {
+    /// Where it goes.
+    memory: Range<u64>,
+    /// Where its contents are in the file. The rest of its memory is zero.
+    contents: Range<usize>,
 }
 
 impl Image {
@@ -146,23 +176,34 @@ impl Image {
             })
     }
 
-    fn check(path: &Path, bytes: Arc<[u8]>) -> Result<Self, Problem> {
-        let programs = Programs::parse(&bytes)?;
-        let segments = programs.segments()?;
-        let end = segments
-            .iter()
-            .map(|segment| segment.end)
-            .max()
-            .ok_or(Problem::NothingToLoad)?;
-        let entry = programs.entry()?.ok_or(Problem::NoEntry)?;
-        if !segments.iter().any(|segment| segment.contains(&entry)) {
+    fn check(path: &Path, file: Arc<[u8]>) -> Result<Self, Problem> {
+        let unpacked = kernel_file::unpack(&file, LARGEST)?;
+        let bytes = unpacked.map_or_else(|| Arc::clone(&file), Arc::from);
+        let (segments, Notes { entry, is_linux }, is_32) = match class(&bytes)? {
+            ELFCLASS32 => {
+                let programs = Programs::<FileHeader32<Endianness>>::parse(&bytes, EM_386)?;
+                (programs.segments()?, programs.notes()?, true)
+            }
+            _ => {
+                let programs = Programs::<FileHeader64<Endianness>>::parse(&bytes, EM_X86_64)?;
+                (programs.segments()?, programs.notes()?, false)
+            }
+        };
+        let ends = segments.iter().map(|segment| segment.memory.end);
+        let end = ends.max().ok_or(Problem::NothingToLoad)?;
+        let entry = entry.ok_or(Problem::NoEntry)?;
+        let is_in = |segment: &Segment| segment.memory.contains(&entry);
+        if !segments.iter().any(is_in) {
             return Err(Problem::EntryOutside(entry));
         }
         Ok(Self {
             path: path.to_owned(),
             end,
             entry,
+            is_linux,
+            file,
             bytes,
+            segments: is_32.then_some(segments),
         })
     }
 
@@ -176,7 +217,12 @@ impl Image {
         &self.path
     }
 
-    /// The image as it was read.
+    /// The file as it was read.
+    pub fn file(&self) -> &Arc<[u8]> {
+        &self.file
+    }
+
+    /// The ELF file: what was read, or what is packed in it.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
@@ -186,17 +232,31 @@ impl Image {
         self.entry
     }
 
+    /// Whether it is a Linux kernel: its build system marks it so.
+    pub fn is_linux(&self) -> bool {
+        self.is_linux
+    }
+
     /// Copies the segments into `memory`, which reaches at least to [`Image::end`].
     ///
     /// # Errors
     /// [`ImageError`] if `linux-loader` refuses the file after all.
     pub fn load(&self, memory: &GuestMemoryMmap) -> Result<(), ImageError> {
-        Elf::load(memory, None, &mut Cursor::new(&self.bytes[..]), None)
-            .map(drop)
-            .map_err(|error| ImageError {
-                path: self.path.clone(),
-                problem: Problem::Load(error),
-            })
+        let loaded = match &self.segments {
+            None => Elf::load(memory, None, &mut Cursor::new(&self.bytes[..]), None)
+                .map(drop)
+                .map_err(Problem::Load),
+            Some(segments) => segments.iter().try_for_each(|segment| {
+                let contents = &self.bytes[segment.contents.clone()];
+                memory
+                    .write_slice(contents, GuestAddress(segment.memory.start))
+                    .map_err(Problem::Write)
+            }),
+        };
+        loaded.map_err(|problem| ImageError {
+            path: self.path.clone(),
+            problem,
+        })
     }
 }
 
@@ -235,44 +295,61 @@ fn check_length(length: usize) -> Result<(), Problem> {
     }
 }
 
-/// The program headers of a file that is ELF64 for x86-64.
-struct Programs<'data> {
-    bytes: &'data [u8],
-    endian: Endianness,
-    headers: &'data [ProgramHeader64<Endianness>],
+/// What the notes of an image say.
+#[derive(Debug, Default)]
+struct Notes {
+    /// The address in the PVH note, if there is such a note.
+    entry: Option<u64>,
+    /// Whether it is a Linux kernel.
+    is_linux: bool,
 }
 
-impl<'data> Programs<'data> {
-    fn parse(bytes: &'data [u8]) -> Result<Self, Problem> {
+/// The class of an ELF file in which bytes are in the order of x86.
+fn class(bytes: &[u8]) -> Result<FileClass, Problem> {
+    if !bytes.starts_with(&ELFMAG) {
+        return Err(Problem::NotElf);
+    }
+    let Some([class, order]) = bytes.get(4..6) else {
+        return Err(Problem::Truncated("the ELF header", bytes.len() as u64));
+    };
+    match FileClass(*class) {
+        _ if *order != ELFDATA2LSB.0 => Err(Problem::BigEndian),
+        class @ (ELFCLASS32 | ELFCLASS64) => Ok(class),
+        other => Err(Problem::Class(other.0)),
+    }
+}
+
+/// The program headers of an ELF file, whose header is `H`.
+struct Programs<'data, H: FileHeader<Endian = Endianness>> {
+    bytes: &'data [u8],
+    endian: Endianness,
+    headers: &'data [H::ProgramHeader],
+}
+
+impl<'data, H: FileHeader<Endian = Endianness>> Programs<'data, H> {
+    fn parse(bytes: &'data [u8], for_machine: Machine) -> Result<Self, Problem> {
         let truncated = |what| Problem::Truncated(what, bytes.len() as u64);
-        if !bytes.starts_with(&ELFMAG) {
-            return Err(Problem::NotElf);
-        }
-        match bytes.get(4..6) {
-            None => return Err(truncated("the ELF header")),
-            Some([class, _]) if *class != ELFCLASS64.0 => return Err(Problem::Not64),
-            Some([_, order]) if *order != ELFDATA2LSB.0 => return Err(Problem::BigEndian),
-            Some(_) => {}
-        }
-        let header: &FileHeader64<Endianness> =
-            bytes.read_at(0).map_err(|()| truncated("the ELF header"))?;
+        let header: &H = bytes.read_at(0).map_err(|()| truncated("the ELF header"))?;
         let endian = header
             .endian()
             .map_err(|_| Problem::Damaged("unknown identification bytes"))?;
         let machine = header.e_machine(endian);
-        if machine != EM_X86_64 {
-            return Err(Problem::Machine(machine.0));
+        if machine != for_machine {
+            return Err(Problem::Machine {
+                machine: machine.0,
+                bits: if for_machine == EM_386 { 32 } else { 64 },
+            });
         }
-        match header.e_phoff(endian) {
+        match header.e_phoff(endian).into() {
             0 => return Err(Problem::NothingToLoad),
-            offset if offset < size_of::<FileHeader64<Endianness>>() as u64 => {
+            offset if offset < size_of::<H>() as u64 => {
                 return Err(Problem::Damaged(
                     "the program headers lie inside the ELF header",
                 ));
             }
             _ => {}
         }
-        if usize::from(header.e_phentsize(endian)) != size_of::<ProgramHeader64<Endianness>>() {
+        if usize::from(header.e_phentsize(endian)) != size_of::<H::ProgramHeader>() {
             return Err(Problem::Damaged("program headers of an unknown size"));
         }
         let headers = header
@@ -281,9 +358,9 @@ impl<'data> Programs<'data> {
         for program in headers {
             let kind = program.p_type(endian);
             if kind == PT_LOAD || kind == PT_NOTE {
-                program
-                    .p_offset(endian)
-                    .checked_add(program.p_filesz(endian))
+                let offset: u64 = program.p_offset(endian).into();
+                offset
+                    .checked_add(program.p_filesz(endian).into())
                     .filter(|end| *end <= bytes.len() as u64)
                     .ok_or_else(|| truncated("a segment"))?;
             }
@@ -295,22 +372,24 @@ impl<'data> Programs<'data> {
         })
     }
 
-    /// The memory of each loadable segment. Each lies within memory, and none overlaps another.
-    fn segments(&self) -> Result<Vec<Range<u64>>, Problem> {
+    /// The loadable segments. Each lies within memory, and none overlaps another.
+    fn segments(&self) -> Result<Vec<Segment>, Problem> {
         let endian = self.endian;
-        let mut segments: Vec<(usize, Range<u64>)> = Vec::new();
+        let mut segments: Vec<(usize, Segment)> = Vec::new();
         for (index, program) in self.headers.iter().enumerate() {
-            if program.p_type(endian) != PT_LOAD || program.p_memsz(endian) == 0 {
+            let size: u64 = program.p_memsz(endian).into();
+            if program.p_type(endian) != PT_LOAD || size == 0 {
                 continue;
             }
-            if program.p_filesz(endian) > program.p_memsz(endian) {
+            let in_file: u64 = program.p_filesz(endian).into();
+            if in_file > size {
                 return Err(Problem::Damaged(
                     "a segment is larger in the file than in memory",
                 ));
             }
-            let start = program.p_paddr(endian);
+            let start: u64 = program.p_paddr(endian).into();
             let end = start
-                .checked_add(program.p_memsz(endian))
+                .checked_add(size)
                 .filter(|end| *end <= GAP_START)
                 .ok_or(Problem::Outside { index, start })?;
             if start < BOOT_DATA.end && end > LOW_RAM_END {
@@ -318,19 +397,27 @@ impl<'data> Programs<'data> {
             }
             if let Some((other, _)) = segments
                 .iter()
-                .find(|(_, other)| start < other.end && other.start < end)
+                .find(|(_, it)| start < it.memory.end && it.memory.start < end)
             {
                 return Err(Problem::Overlap(*other, index));
             }
-            segments.push((index, start..end));
+            // `parse` has checked that these bytes are in the file.
+            let offset = usize::try_from(program.p_offset(endian).into()).unwrap_or(usize::MAX);
+            let length = usize::try_from(in_file).unwrap_or(0);
+            let segment = Segment {
+                memory: start..end,
+                contents: offset..offset.saturating_add(length),
+            };
+            segments.push((index, segment));
         }
-        Ok(segments.into_iter().map(|(_, range)| range).collect())
+        Ok(segments.into_iter().map(|(_, segment)| segment).collect())
     }
 
-    /// The address in the PVH note, if there is such a note. `linux-loader` finds it only in the
-    /// last of several note segments, and linkers do make several.
-    fn entry(&self) -> Result<Option<u64>, Problem> {
+    /// What its notes say. `linux-loader` finds the PVH note only in the last of several note
+    /// segments, and linkers do make several.
+    fn notes(&self) -> Result<Notes, Problem> {
         const DAMAGED: Problem = Problem::Damaged("a note does not parse");
+        let mut said = Notes::default();
         for program in self.headers {
             let Some(mut notes) = program
                 .notes(self.endian, self.bytes)
@@ -341,11 +428,14 @@ impl<'data> Programs<'data> {
             while let Some(note) = notes.next().map_err(|_| DAMAGED)? {
                 if note.name() == b"Xen" && note.n_type(self.endian) == XEN_ELFNOTE_PHYS32_ENTRY {
                     let address = note.desc().first_chunk().ok_or(DAMAGED)?;
-                    return Ok(Some(u32::from_le_bytes(*address).into()));
+                    let address = u32::from_le_bytes(*address).into();
+                    said.entry.get_or_insert(address);
                 }
+                // `include/linux/elfnote.h`.
+                said.is_linux |= note.name() == b"Linux";
             }
         }
-        Ok(None)
+        Ok(said)
     }
 }
 

@@ -2,7 +2,8 @@ use super::*;
 use crate::machine::guest::Guest;
 use proptest::prelude::*;
 
-use ::tests::image::{self, Segment, elf};
+use ::tests::image::{self, Segment, elf, elf32};
+use vm_memory::{Bytes, GuestAddress};
 
 const CODE: u64 = image::CODE as u64;
 
@@ -36,10 +37,10 @@ fn load() -> Segment {
 fn a_good_image_is_copied_to_where_it_says() {
     let image = check(guest(&[1, 2, 3, 4])).unwrap();
     assert_eq!((image.entry(), image.end()), (CODE, CODE + 4));
-    let memory = GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 2 << 20)]).unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
     image.load(&memory).unwrap();
     let mut code = [0; 4];
-    vm_memory::Bytes::read_slice(&memory, &mut code, vm_memory::GuestAddress(CODE)).unwrap();
+    memory.read_slice(&mut code, GuestAddress(CODE)).unwrap();
     assert_eq!(code, [1, 2, 3, 4]);
 }
 
@@ -57,7 +58,11 @@ fn other_files_are_told_from_guests() {
 
     let mut image = guest(&[0xf4]);
     image[4] = 1;
-    assert!(refusal(image).contains("32-bit"));
+    assert!(refusal(image).contains("ELF32 file for machine type 62"));
+
+    let mut image = guest(&[0xf4]);
+    image[4] = 3;
+    assert!(refusal(image).contains("ELF file of class 3"));
 
     let mut image = guest(&[0xf4]);
     image[5] = 2;
@@ -66,6 +71,23 @@ fn other_files_are_told_from_guests() {
     let mut image = guest(&[0xf4]);
     put(&mut image, 18, &183_u16.to_le_bytes());
     assert!(refusal(image).contains("machine type 183"));
+}
+
+#[test]
+fn an_elf32_file_is_loaded_like_another() {
+    let code = [1, 2, 3, 0xf4];
+    let image = check(elf32(&[Segment::load(CODE, &code), pvh()])).unwrap();
+    assert_eq!(image.entry(), CODE);
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
+    image.load(&memory).unwrap();
+    let mut loaded = [0; 4];
+    let at = GuestAddress(CODE);
+    memory.read_slice(&mut loaded, at).unwrap();
+    assert_eq!(loaded, code);
+    let whole = elf32(&[Segment::load(CODE, &code), pvh()]);
+    for length in 0..whole.len() {
+        assert!(check(whole[..length].to_vec()).is_err(), "{length}");
+    }
 }
 
 #[test]
@@ -190,7 +212,7 @@ proptest! {
         image.truncate(image.len().saturating_sub(cut));
         if let Ok(image) = check(image) {
             let memory =
-                GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 2 << 20)]).unwrap();
+                GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
             let _ = image.load(&memory);
         }
     }

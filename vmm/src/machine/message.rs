@@ -24,6 +24,8 @@ pub enum Message {
     },
     /// The vCPU has carried out the command in its mailbox; see [`shared::mailbox`].
     Done,
+    /// The guest has ended a line on its console.
+    Line,
     /// The vCPU has hit a breakpoint or taken its steps.
     Stopped(Stop),
     /// The vCPU sends an IPI through the VMM, to a target that may not exist.

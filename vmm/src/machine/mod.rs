@@ -10,17 +10,22 @@ pub mod cpuid;
 pub mod devices;
 pub mod exit;
 pub mod exit_counts;
+pub mod function_entry;
 pub mod guest;
 pub mod image;
+pub mod initrd;
 pub mod inspect;
 mod interrupt_frame;
 pub mod journal;
+pub mod kallsyms;
+mod kernel_file;
 pub mod kick;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
 pub mod memory_names;
 pub mod message;
+mod native;
 pub mod pause_error;
 pub mod pause_latency;
 pub mod pausing;
@@ -33,6 +38,7 @@ pub mod stalled;
 pub mod state;
 pub mod symbols;
 pub mod threads;
+mod trial;
 pub mod vcpu;
 pub mod vm;
 
@@ -41,9 +47,12 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
+use crate::control_characters::spell_out_all;
+
 use cpuid::Features;
 use devices::{Console, Devices};
 use image::Image;
+use initrd::Initrd;
 use layout::Layout;
 use vcpu::Vcpu;
 use vm::Vm;
@@ -57,6 +66,16 @@ pub enum MachineError {
     /// The guest image cannot be loaded.
     #[error(transparent)]
     Image(#[from] image::ImageError),
+    /// The initrd cannot be read.
+    #[error(transparent)]
+    Initrd(#[from] initrd::InitrdError),
+    /// It is a Linux kernel, which this host cannot run.
+    #[error(
+        "{0} is a Linux kernel, and this host's KVM emulates ring 0 without instructions that Linux \
+         needs (cmpxchg16b, int3, SSE): use a host with VMX or SVM, or an emulated one; see \
+         docs/linux.md"
+    )]
+    NotForLinux(String),
     /// The probes in the guest image make no sense.
     #[error(transparent)]
     Points(#[from] points::PointsError),
@@ -86,10 +105,15 @@ impl MachineError {
         match self {
             Self::Layout(_)
             | Self::Image(_)
+            | Self::Initrd(_)
             | Self::Points(_)
             | Self::Manifest(_)
             | Self::Boot(_) => true,
-            Self::Host(_) | Self::Limits(_) | Self::Memory(..) | Self::Console(_) => false,
+            Self::NotForLinux(_)
+            | Self::Host(_)
+            | Self::Limits(_)
+            | Self::Memory(..)
+            | Self::Console(_) => false,
         }
     }
 }
@@ -105,6 +129,11 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     /// The guest's command line, complete.
     pub command_line: &'a str,
+    /// The guest's initrd, for which `layout` has room.
+    pub initrd: Option<&'a Initrd>,
+    /// Whether there is what the kernels of a PC expect, and no guest of the bench needs: a timer
+    /// chip (8254), and a console that interrupts.
+    pub is_pc: bool,
 }
 
 /// A machine that is ready to run.
@@ -129,15 +158,31 @@ impl Machine {
     /// [`MachineError`] says what is in the way.
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
         limits::check(parts.vcpus, 0)?;
+        if parts.image.is_linux() && !native::executes_ring_0()? {
+            let name = parts.image.path().to_string_lossy();
+            return Err(MachineError::NotForLinux(spell_out_all(&name).into_owned()));
+        }
         let memory = allocate(parts.layout)?;
         let vm = Vm::new(parts.vcpus, &memory)?;
         fill(parts, &memory)?;
+        if parts.is_pc {
+            vm.add_timer_chip()?;
+        }
         let vcpus = create_vcpus(parts, &vm)?;
-        let console = Console::new().map_err(MachineError::Console)?;
+        let console = Arc::new(Console::new().map_err(MachineError::Console)?);
+        let devices = match parts.is_pc {
+            true => {
+                let (devices, line) =
+                    Devices::interrupting(console).map_err(MachineError::Console)?;
+                vm.connect(&line, acpi::COM1_INTERRUPT)?;
+                devices
+            }
+            false => Devices::new(console),
+        };
         Ok(Self {
             vcpus,
             vm,
-            devices: Arc::new(Devices::new(Arc::new(console))),
+            devices: Arc::new(devices),
             memory,
         })
     }
@@ -151,6 +196,7 @@ fn fill(parts: &Parts<'_>, memory: &GuestMemoryMmap) -> Result<(), MachineError>
         parts.layout,
         parts.vcpus,
         parts.command_line,
+        parts.initrd,
     )?)
 }
 

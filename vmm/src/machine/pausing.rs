@@ -12,6 +12,8 @@
 
 use std::time::Instant;
 
+use vm_memory::GuestMemoryMmap;
+
 use super::lifecycle::{CONFIRMATION, HoldOutcome, Holder, StallTotals, State};
 use super::pause_error::PauseError;
 use super::pause_latency::PauseLatency;
@@ -136,6 +138,33 @@ impl VcpuThreads {
         };
         first_late(&released, has_gone_on)
             .map_or(Ok(()), |(thread, _)| Err(PauseError::Stuck(thread.id)))
+    }
+
+    /// Runs `body` while every vCPU is out of the guest, for a moment that is no stall: nothing but
+    /// `body` changes memory then.
+    ///
+    /// # Errors
+    /// [`PauseError::Stuck`] names one that does not leave the guest.
+    pub fn with_all_out<T>(
+        &self,
+        body: impl FnOnce(&GuestMemoryMmap) -> T,
+    ) -> Result<T, PauseError> {
+        // One that has exited is out of the guest for good.
+        let all = self.list.iter();
+        let held: Vec<_> = all
+            .filter(|thread| thread.hold(Holder::Visit).is_ok())
+            .collect();
+        let stuck = first_late(&held, |it, deadline| {
+            it.lifecycle.wait_out_of_guest(deadline)
+        });
+        let done = match stuck {
+            None => Ok(body(&self.memory)),
+            Some(stuck) => Err(PauseError::Stuck(stuck.id)),
+        };
+        for thread in &held {
+            thread.release(Holder::Visit)?;
+        }
+        done
     }
 
     /// How often and for how long each vCPU was stalled so far, in order.

@@ -229,7 +229,13 @@ impl Serial {
                 Exit::Pio(Effect::Doorbell(other)) => return SerialExit::Other(other),
                 Exit::Pio(Effect::Dispatch(dispatch)) => return SerialExit::Dispatch(dispatch),
                 Exit::Pio(Effect::GuestExit(code)) => return SerialExit::GuestExit(code),
-                Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(_) => {}
+                Exit::Pio(Effect::PowerOff | Effect::Reset) => {
+                    return SerialExit::Dead(Death::TurnedOff);
+                }
+                Exit::Pio(Effect::None | Effect::Line | Effect::Entry)
+                | Exit::Mmio
+                | Exit::Again
+                | Exit::Debug(_) => {}
                 // KVM handles `hlt` itself while it has the interrupt controllers.
                 Exit::Hlt => {}
                 Exit::Interrupted => return SerialExit::Interrupted,

@@ -1,11 +1,14 @@
-//! Addresses of the guest as names of its functions. Reads the image's symbol table and nothing
-//! else, and that only when the first name is asked for: a run that ends well needs none.
+//! Addresses of the guest as names of its functions. Reads the image's symbol table, or the one that
+//! a kernel has for itself, and nothing else, and that only when the first name is asked for: a run that ends well needs none.
 
 use std::sync::{Arc, OnceLock};
 
-use object::{Object, ObjectSymbol, SymbolKind};
+use object::elf::{FileHeader64, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
+use super::kallsyms;
 use crate::closest::did_you_mean;
 use crate::control_characters::spell_out_all;
 
@@ -131,6 +134,19 @@ impl Symbols {
         (offset == 0 || offset < limit).then_some((function.name.as_str(), offset))
     }
 
+    /// Where in memory the image is loaded that the kernel finds at `address`; `None` if that is in no
+    /// segment.
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        let header = FileHeader64::<Endianness>::parse(&*self.image).ok()?;
+        let endian = header.endian().ok()?;
+        let programs = header.program_headers(endian, &*self.image).ok()?;
+        programs.iter().find_map(|program| {
+            let offset = address.checked_sub(program.p_vaddr(endian))?;
+            let is_in = program.p_type(endian) == PT_LOAD && offset < program.p_memsz(endian);
+            is_in.then(|| program.p_paddr(endian).wrapping_add(offset))
+        })
+    }
+
     /// The address, with its function if that is known.
     pub fn place(&self, address: u64) -> String {
         match self.name(address) {
@@ -140,11 +156,15 @@ impl Symbols {
     }
 }
 
-/// The functions in the symbol table of `image`, by address.
+/// The functions of `image`, by address: those in its symbol table, or, of a kernel without one, those
+/// that it knows of itself.
 fn read(image: &[u8]) -> Vec<Function> {
     let Ok(file) = object::File::parse(image) else {
         return Vec::new();
     };
+    if file.symbols().next().is_none() {
+        return kernel(&file);
+    }
     let mut sorted: Vec<_> = file
         .symbols()
         // Hand-written code often has labels only, which have no type.
@@ -157,6 +177,24 @@ fn read(image: &[u8]) -> Vec<Function> {
                 size: symbol.size(),
                 name: spell_out_all(&format!("{:#}", demangle(name))).into_owned(),
             })
+        })
+        .collect();
+    sorted.sort();
+    sorted
+}
+
+/// The functions that a kernel knows of itself. They have no sizes.
+fn kernel(file: &object::File<'_>) -> Vec<Function> {
+    let Some(data) = file.section_by_name(".rodata") else {
+        return Vec::new();
+    };
+    let symbols = kallsyms::find(data.data().unwrap_or_default()).into_iter();
+    let functions = symbols.filter(|symbol| matches!(symbol.kind, 't' | 'T' | 'w' | 'W'));
+    let mut sorted: Vec<_> = functions
+        .map(|symbol| Function {
+            address: symbol.address,
+            size: 0,
+            name: spell_out_all(&symbol.name).into_owned(),
         })
         .collect();
     sorted.sort();

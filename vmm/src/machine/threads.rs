@@ -14,8 +14,10 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
 
+use super::address_space::AddressSpace;
 use super::devices::{Devices, Effect};
 use super::exit::{Death, Exit};
+use super::function_entry;
 use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
 use super::lifecycle::{
@@ -66,6 +68,10 @@ pub enum ThreadsError {
 pub enum End {
     /// It wrote this to the exit port.
     GuestExit(u32),
+    /// It turned the machine off.
+    PowerOff,
+    /// It reset the machine.
+    Reset,
     /// The guest cannot go on.
     Dead(Death),
     /// The thread that ran it panicked, which is a bug of the VMM.
@@ -461,6 +467,25 @@ impl VcpuRunner {
     }
 }
 
+impl VcpuRunner {
+    /// The vCPU has come to the armed entry of a function, of which no call of a lab is known.
+    fn enter_function(&self) -> Step<End> {
+        let vcpu = self.vcpu();
+        let registers = vcpu
+            .fd()
+            .get_regs()
+            .and_then(|regs| Ok((regs, vcpu.fd().get_sregs()?)));
+        // Without registers it is not known which function this is, so it cannot be held there.
+        let Ok((regs, sregs)) = registers else {
+            return Step::Continue;
+        };
+        let space = AddressSpace::new(vcpu.fd(), &self.memory);
+        let point = function_entry::reached(&space, &regs, &sregs);
+        drop(vcpu);
+        self.hear(Message::Reached { point, call: 0 })
+    }
+}
+
 impl Runner for VcpuRunner {
     type End = End;
 
@@ -475,6 +500,10 @@ impl Runner for VcpuRunner {
                 self.hear(Message::Dispatch { dispatch, call })
             }
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
+            Exit::Pio(Effect::PowerOff) => Step::Ended(End::PowerOff),
+            Exit::Pio(Effect::Reset) => Step::Ended(End::Reset),
+            Exit::Pio(Effect::Entry) => self.enter_function(),
+            Exit::Pio(Effect::Line) => self.hear(Message::Line),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => {
                 // Asked before the exit is confirmed, so that the state does not change afterwards.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_MAX_VCPU_ID, KVM_CAP_X2APIC_API,
-    KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap, kvm_msi, kvm_userspace_memory_region,
+    KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap, kvm_msi,
+    kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use shared::ports::Dispatch;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
 
 /// Address of three pages that KVM needs for itself on VMX hosts. They lie in the gap, where there
 /// is no RAM.
@@ -167,6 +169,27 @@ impl Vm {
             KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
         )
         .map_err(setup("use 32-bit APIC ids"))
+    }
+
+    /// Adds the timer chip of a PC (8254).
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub(super) fn add_timer_chip(&self) -> Result<(), HostError> {
+        let config = kvm_pit_config {
+            // Port 0x61, by which a kernel reads one of its counters, is KVM's too.
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..kvm_pit_config::default()
+        };
+        (self.fd.create_pit2(config)).map_err(setup("create the timer chip"))
+    }
+
+    /// Raises interrupt `line` of the IOAPIC, an edge, whenever `fd` is written to.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub(super) fn connect(&self, fd: &EventFd, line: u32) -> Result<(), HostError> {
+        (self.fd.register_irqfd(fd, line)).map_err(setup("connect the console's interrupt"))
     }
 
     fn enable(&self, cap: u32, argument: u32) -> Result<(), errno::Error> {

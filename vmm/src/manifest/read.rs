@@ -24,7 +24,7 @@ use crate::machine::image::Image;
 
 /// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
 /// no group of counters may have them.
-pub(crate) const TAKEN: [&str; 38] = [
+pub(crate) const TAKEN: [&str; 41] = [
     "boot_seconds",
     "breaches",
     "breaches_by_oracle",
@@ -32,6 +32,9 @@ pub(crate) const TAKEN: [&str; 38] = [
     "calls",
     "calls_executed",
     "calls_made",
+    "complaints",
+    "complaints_by_kind",
+    "complaints_made",
     "contradictions",
     "contradictions_made",
     "cpu",

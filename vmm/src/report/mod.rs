@@ -28,6 +28,7 @@ use serde::Serialize;
 use shared::lab::Finding;
 
 use crate::control::{Ending, RunResult};
+use crate::kernel_log::Complaint;
 use crate::lab::call_name::CallName;
 use crate::lab::finding;
 use crate::lab::judge;
@@ -88,14 +89,15 @@ pub struct Report {
     /// What the figures of KVM and of exits cover.
     #[schemars(extend("enum" = WINDOWS))]
     pub window: &'static str,
-    /// Cross-CPU calls since boot.
-    pub calls: Calls,
+    /// Cross-CPU calls since boot; `null` if the guest was told of no lab, where it would count
+    /// them.
+    pub calls: Option<Calls>,
     /// What else the guest has counted since boot, in the groups of its manifest: of this guest
     /// `walks`, `hotplug`, `memory` and `selftest`.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Inter-processor interrupts since boot.
-    pub ipi: Ipis,
+    /// Inter-processor interrupts since boot; `null` if the guest was told of no lab.
+    pub ipi: Option<Ipis>,
     /// Stalls of vCPUs; `null` if nothing was stalled and nothing was to be.
     pub stalls: Option<Stalls>,
     /// What the trace says of latencies; `null` without one.
@@ -130,6 +132,13 @@ pub struct Report {
     pub contradictions: Vec<String>,
     /// How many contradictions there are.
     pub contradictions_made: u64,
+    /// What the guest's kernel has complained of on its console, as far as it was kept: only of a
+    /// guest that was told of no lab.
+    pub complaints: Vec<Complaint>,
+    /// How many complaints there were.
+    pub complaints_made: u64,
+    /// How many there were of each kind, by its name.
+    pub complaints_by_kind: BTreeMap<String, u64>,
     /// Accesses that no device knew.
     pub strays: Strays,
     /// What else the reader should know.
@@ -170,12 +179,12 @@ pub struct Calls {
 pub struct PerVcpu {
     /// Its number.
     pub id: u32,
-    /// IPIs it sent, since boot.
-    pub ipi_sent: u64,
+    /// IPIs it sent, since boot; `null` if the guest was told of no lab, as the next two.
+    pub ipi_sent: Option<u64>,
     /// Targets of those, since boot.
-    pub ipi_targets: u64,
+    pub ipi_targets: Option<u64>,
     /// Its handler entries, since boot.
-    pub ipi_received: u64,
+    pub ipi_received: Option<u64>,
     /// Exits to userspace in the window, by reason.
     pub exits: BTreeMap<&'static str, u64>,
     /// Of KVM's statistics those that can be believed, over the window.
@@ -227,7 +236,10 @@ impl Report {
     ) -> Self {
         let window = &run_result.window;
         let totals = judgement.totals;
-        let counted: Vec<CpuCounts> = lab.counted().collect();
+        let counted: Vec<CpuCounts> = match run_result.has_lab {
+            true => lab.counted().collect(),
+            false => Vec::new(),
+        };
         let traced = run_result.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
@@ -253,16 +265,17 @@ impl Report {
                 (true, false) => WINDOWS[1],
                 (false, _) => WINDOWS[2],
             },
-            calls: Calls {
+            calls: run_result.has_lab.then(|| Calls {
                 made: totals.made,
                 expected: totals.expected,
                 executed: totals.executed,
                 judged: judgement.judged,
                 ipis_per_call: (totals.made > 0)
                     .then(|| totals.counts.sent_for_calls as f64 / totals.made as f64),
-            },
+            }),
             figures: Figures::new(lab.manifest(), &totals.counts),
-            ipi: Ipis::of(run_result, lab.manifest(), &totals.counts, judgement.ended),
+            ipi: (run_result.has_lab)
+                .then(|| Ipis::of(run_result, lab.manifest(), &totals.counts, judgement.ended)),
             sources: run_result.sources.clone(),
             stalls: Stalls::of(run_result),
             per_vcpu: (0..run_result.vcpus)
@@ -287,6 +300,11 @@ impl Report {
             open_calls_made: judgement.open.total,
             contradictions_made: judgement.contradictions.total,
             contradictions: judgement.contradictions.first,
+            complaints_made: run_result.kernel_log.total(),
+            complaints_by_kind: (run_result.kernel_log.counts())
+                .map(|(kind, count)| (kind.name().to_owned(), count))
+                .collect(),
+            complaints: run_result.kernel_log.complaints().to_vec(),
             strays: run_result.strays,
             notes: run_result
                 .blind
@@ -320,9 +338,9 @@ fn per_vcpu(id: u32, counted: Option<&CpuCounts>, window: &Window) -> PerVcpu {
     let counts = counted.map(|counted| &counted.counts);
     PerVcpu {
         id,
-        ipi_sent: counts.map_or(0, |counts| counts.sent),
-        ipi_targets: counts.map_or(0, |counts| counts.targets),
-        ipi_received: counts.map_or(0, |counts| counts.received),
+        ipi_sent: counts.map(|counts| counts.sent),
+        ipi_targets: counts.map(|counts| counts.targets),
+        ipi_received: counts.map(|counts| counts.received),
         exits: REASONS.into_iter().zip(window.exits(id as usize)).collect(),
         kvm: owned(window.kvm(id as usize)),
         tracepoints: window.tracepoints(id as usize).into_iter().collect(),

@@ -214,7 +214,7 @@ impl Page {
     }
 
     fn add_calls(&mut self, report: &Report) {
-        let calls = &report.calls;
+        let Some(calls) = &report.calls else { return };
         let counts = [
             ("calls_total", "Cross-CPU calls made.", calls.made),
             (
@@ -277,7 +277,7 @@ impl Page {
     }
 
     fn add_ipis(&mut self, report: &Report) {
-        let ipi = &report.ipi;
+        let Some(ipi) = &report.ipi else { return };
         for (transport, sent) in &ipi.by_transport {
             self.count(
                 "ipi_sends_total",
@@ -373,7 +373,9 @@ impl Page {
             ),
         ];
         for (name, help, count) in counts {
-            self.count(name, help, &[label], count as f64);
+            if let Some(count) = count {
+                self.count(name, help, &[label], count as f64);
+            }
         }
         for (reason, count) in &vcpu.exits {
             self.count(
@@ -431,7 +433,12 @@ impl Page {
             (
                 "calls_judged_total",
                 "Calls that the VMM has judged itself, by the ledger.",
-                report.calls.judged,
+                report.calls.as_ref().map_or(0, |calls| calls.judged),
+            ),
+            (
+                "complaints_total",
+                "What the guest's kernel has complained of on its console.",
+                report.complaints_made,
             ),
         ];
         for (name, help, count) in counts {

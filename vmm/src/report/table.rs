@@ -17,6 +17,8 @@ use crate::table_style::RULED;
 
 /// Most vCPUs that have a line each. Of more, a summary is shown.
 const LINES: usize = 16;
+/// What KVM counts of a guest without a lab that tells of interrupts and hypercalls beside exits.
+const ENTERED: [&str; 2] = ["hypercalls", "irq_injections"];
 /// Most findings, breaches, open calls or contradictions that are shown.
 const SHOWN: usize = 10;
 
@@ -34,6 +36,14 @@ pub(super) fn render(report: &Report) -> String {
     list(&mut text, &title, breaches, report.breaches_made);
     let open = report.open_calls.iter().map(String::as_str);
     list(&mut text, "open calls", open, report.open_calls_made);
+    let complaints: Vec<_> = report.complaints.iter().map(ToString::to_string).collect();
+    let title = titled("said by the guest's kernel", &report.complaints_by_kind);
+    list(
+        &mut text,
+        &title,
+        complaints.iter().map(String::as_str),
+        report.complaints_made,
+    );
     let contradictions = report.contradictions.iter().map(String::as_str);
     let made = report.contradictions_made;
     list(&mut text, "not to be believed", contradictions, made);
@@ -49,7 +59,6 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn head(text: &mut String, report: &Report) -> std::fmt::Result {
-    let Report { calls, ipi, .. } = report;
     writeln!(text)?;
     for (name, fact) in report.provenance.facts() {
         writeln!(text, "{name:<10} {fact}")?;
@@ -80,7 +89,7 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         )?,
         None => writeln!(text)?,
     }
-    if report.cpus_online.is_some() {
+    if let (Some(_), Some(calls), Some(ipi)) = (report.cpus_online, &report.calls, &report.ipi) {
         writeln!(
             text,
             "calls      {} made, {} of {}",
@@ -117,12 +126,26 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         not_received(text, ipi)?;
     }
     text.push_str(&report.figures.lines());
-    if let Some(ratio) = calls.ipis_per_call {
+    if let Some(ratio) = report.calls.as_ref().and_then(|calls| calls.ipis_per_call) {
         writeln!(
             text,
             "IPIs/call  {ratio:.2} (those that tell of calls; both since boot)"
         )?;
     }
+    if let Some(ipi) = &report.ipi {
+        per_ipi(text, ipi, report.window)?;
+    }
+    if let Some(stalls) = &report.stalls {
+        stalled(text, stalls)?;
+    }
+    if let Some(trace) = &report.trace {
+        traced(text, trace)?;
+    }
+    writeln!(text)
+}
+
+/// What became of INIT and start-up IPIs, and what an IPI costs in exits.
+fn per_ipi(text: &mut String, ipi: &Ipis, window: &str) -> std::fmt::Result {
     let starts = &ipi.starts;
     if starts.lost + starts.in_flight > 0 {
         writeln!(
@@ -133,18 +156,11 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     }
     match (ipi.exits_per_ipi, ipi.exits_source, &ipi.exits_unknown) {
         (Some(ratio), Some(source), _) => {
-            writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
+            writeln!(text, "exits/IPI  {ratio:.1} ({source}; {window})")
         }
-        (_, _, Some(why)) => writeln!(text, "exits/IPI  not known ({why})")?,
-        _ => {}
+        (_, _, Some(why)) => writeln!(text, "exits/IPI  not known ({why})"),
+        _ => Ok(()),
     }
-    if let Some(stalls) = &report.stalls {
-        stalled(text, stalls)?;
-    }
-    if let Some(trace) = &report.trace {
-        traced(text, trace)?;
-    }
-    writeln!(text)
 }
 
 /// What became of the IPIs for which no handler was entered.
@@ -257,10 +273,12 @@ fn columns(per_vcpu: &[PerVcpu]) -> Vec<Column> {
         title: title.to_owned(),
         values: per_vcpu.iter().map(value).collect(),
     };
-    let mut columns = vec![
-        column("IPIs sent", &|vcpu| vcpu.ipi_sent),
-        column("received", &|vcpu| vcpu.ipi_received),
-    ];
+    let mut columns = Vec::new();
+    let has_lab = per_vcpu.iter().any(|vcpu| vcpu.ipi_sent.is_some());
+    if has_lab {
+        columns.push(column("IPIs sent", &|vcpu| vcpu.ipi_sent.unwrap_or(0)));
+        columns.push(column("received", &|vcpu| vcpu.ipi_received.unwrap_or(0)));
+    }
     let reasons: BTreeSet<_> = per_vcpu.iter().flat_map(|vcpu| vcpu.exits.keys()).collect();
     let mut exits: Vec<_> = reasons
         .into_iter()
@@ -273,7 +291,7 @@ fn columns(per_vcpu: &[PerVcpu]) -> Vec<Column> {
     let kinds: BTreeSet<_> = per_vcpu
         .iter()
         .flat_map(|vcpu| vcpu.kvm.keys())
-        .filter(|name| name.ends_with("exits"))
+        .filter(|name| name.ends_with("exits") || !has_lab && ENTERED.contains(&name.as_str()))
         .collect();
     exits.extend(kinds.into_iter().map(|kind| {
         column(

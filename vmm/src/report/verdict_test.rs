@@ -3,6 +3,7 @@
 use super::Report;
 use crate::control::operator::{Expected, StartCounts, VmmIpiCounts};
 use crate::control::{Ending, RunResult, StallSummary};
+use crate::kernel_log::KernelLog;
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
@@ -29,6 +30,8 @@ const CPUS: u32 = 3;
 
 fn ended(ending: Ending) -> RunResult {
     RunResult {
+        kernel_log: KernelLog::default(),
+        has_lab: true,
         trace: None,
         vmm_ipis: VmmIpiCounts::default(),
         console: String::new(),
@@ -53,7 +56,7 @@ fn report_on(run_result: &RunResult, lab: &Lab) -> Report {
     let guest = Input::new(Path::new("guest.bin"), b"");
     let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
     let judgement = verdict::judge(run_result, lab);
-    let verdict = Verdict::on(run_result, &judgement);
+    let verdict = Verdict::on(run_result, &judgement, None);
     Report::new(run_result, lab, judgement, &verdict, provenance)
 }
 
@@ -284,7 +287,7 @@ fn every_ipi_is_accounted_for() {
         ..exited(ExitCode::Pass)
     };
     let report = |counters, run_result: &RunResult| report_on(run_result, &counted(counters));
-    let ipi = report(counters, &run_result).ipi;
+    let ipi = report(counters, &run_result).ipi.unwrap();
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
     assert_eq!((ipi.dropped, ipi.to_nobody), (1, 5));
@@ -304,15 +307,15 @@ fn every_ipi_is_accounted_for() {
     // inspected may have anything pending.
     let mut came_back = counters;
     came_back.words[DEPARTED as usize] = 1;
-    assert_eq!(report(came_back, &run_result).ipi.coalesced, None);
+    assert_eq!(report(came_back, &run_result).ipi.unwrap().coalesced, None);
     let cut_off = RunResult {
         ending: Ending::TimeOut(Duration::from_secs(1)),
         ..run_result
     };
-    assert_eq!(report(counters, &cut_off).ipi.coalesced, None);
+    assert_eq!(report(counters, &cut_off).ipi.unwrap().coalesced, None);
     assert!(report(counters, &cut_off).time_limit_reached);
     let unseen = exited(ExitCode::Pass);
-    assert_eq!(report(counters, &unseen).ipi.coalesced, None);
+    assert_eq!(report(counters, &unseen).ipi.unwrap().coalesced, None);
     assert!(!report(counters, &unseen).time_limit_reached);
     // Nor where the counts contradict each other.
     let mut made_up = counters;
@@ -321,8 +324,11 @@ fn every_ipi_is_accounted_for() {
         ending: exited(ExitCode::Pass).ending,
         ..cut_off
     };
-    assert_eq!(report(counters, &run_result).ipi.coalesced, Some(55));
-    assert_eq!(report(made_up, &run_result).ipi.coalesced, None);
+    assert_eq!(
+        report(counters, &run_result).ipi.unwrap().coalesced,
+        Some(55)
+    );
+    assert_eq!(report(made_up, &run_result).ipi.unwrap().coalesced, None);
 }
 
 #[test]

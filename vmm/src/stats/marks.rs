@@ -17,6 +17,8 @@ pub enum Actor {
     Program,
     /// A stall that was planned before the run (`--stall`).
     Planned,
+    /// The guest's kernel, which says something of itself.
+    Kernel,
     /// The plan by which vCPUs are stolen from (`--steal`).
     Steal,
 }
@@ -30,6 +32,7 @@ impl Actor {
             Self::Client(number) => Some(format!("client {number}")),
             Self::Program => Some("program".to_owned()),
             Self::Planned => Some("--stall".to_owned()),
+            Self::Kernel => Some("kernel".to_owned()),
             Self::Steal => None,
         }
     }
@@ -42,6 +45,7 @@ impl fmt::Display for Actor {
             Self::Client(number) => write!(f, "client {number}"),
             Self::Program => f.write_str("the program"),
             Self::Planned => f.write_str("--stall"),
+            Self::Kernel => f.write_str("the guest's kernel"),
             Self::Steal => f.write_str("--steal"),
         }
     }

@@ -167,6 +167,18 @@ impl Meter {
         })
     }
 
+    /// Exits to KVM so far, on all vCPUs: those that KVM deals with itself, too. 0 where it does not
+    /// count them.
+    pub fn kvm_exits(&self) -> u64 {
+        let Ok(kvm) = &self.kvm else { return 0 };
+        let Some(field) = self.vcpu_field("exits") else {
+            return 0;
+        };
+        let samples = kvm.sample().unwrap_or_default();
+        let exits = samples.iter().flat_map(|sample| field.of(sample));
+        exits.fold(0, |sum, exits| sum.wrapping_add(*exits))
+    }
+
     /// KVM's statistic `name` of vCPUs, if there is one, whether it can be believed or not.
     pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
         let first = self.kvm.as_ref().ok()?.0.first()?;

@@ -8,6 +8,7 @@ use crate::lab::call_name::CallName;
 use crate::lab::deed::TellError;
 use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::breakpoints::BreakpointError;
+use crate::machine::function_entry::EntryError;
 use crate::machine::pause_error::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
 
@@ -23,12 +24,26 @@ pub enum OperatorError {
     /// No such probe.
     #[error(transparent)]
     Point(#[from] NoSuchPoint),
+    /// The kernel's function cannot be held at.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// A guest without a lab makes no calls that are known.
+    #[error("this guest was told of no lab, so no call of it is known; leave the call out")]
+    NoCalls,
     /// No such place in the image.
     #[error(transparent)]
     Symbol(#[from] NoSuchSymbol),
     /// A breakpoint or a step was not set.
     #[error(transparent)]
     Breakpoint(BreakpointError),
+    /// No regular expression.
+    #[error("no regular expression: {0}")]
+    Pattern(String),
+    /// The guest does not read its console.
+    #[error(
+        "the guest has left too much unread on its console, of {0} bytes for which there is room"
+    )]
+    TypedTooMuch(usize),
     /// There is no such IPI on the wire.
     #[error(transparent)]
     NotThere(#[from] NotThere),

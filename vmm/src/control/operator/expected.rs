@@ -28,13 +28,17 @@ impl Expected {
         !self.must.is_empty() || !self.may.is_empty()
     }
 
+    /// Whether `oracle` was named.
+    pub fn names(&self, oracle: &str) -> bool {
+        self.must.iter().chain(&self.may).any(|it| it == oracle)
+    }
+
     /// Compares with `found`, the oracles that found something. Returns those that had to find
     /// something and did not, and those that found something and were not expected to.
     pub fn against<'a>(&'a self, found: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
         let must = self.must.iter().map(String::as_str);
         let missing = must.filter(|oracle| !found.contains(oracle));
-        let excused = |oracle: &str| self.must.iter().chain(&self.may).any(|it| it == oracle);
-        let surplus = found.iter().copied().filter(|oracle| !excused(oracle));
+        let surplus = found.iter().copied().filter(|oracle| !self.names(oracle));
         (missing.collect(), surplus.collect())
     }
 }

@@ -84,6 +84,7 @@ impl Operator {
             Message::Reached { point, call } if self.watches.reached(vcpu, point, call) => {
                 Reaction::Hold
             }
+            Message::Reached { point, .. } if self.functions.reached(vcpu, point) => Reaction::Hold,
             Message::Stopped(_) => Reaction::Hold,
             Message::Done => {
                 self.announce_done(vcpu);

@@ -12,10 +12,12 @@
 
 mod announcing;
 mod commands;
+mod console;
 pub(in crate::control) mod counters;
 mod error;
 mod events;
 mod expected;
+mod functions;
 mod ipis;
 mod machine_side;
 mod notifier;
@@ -30,6 +32,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use regex::bytes::Regex;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -38,7 +41,7 @@ use super::recorder::Recorder;
 use super::tracer::Tracer;
 use crate::control::timer::timer;
 use crate::lab::Lab;
-use crate::machine::devices::Console;
+use crate::machine::devices::{Console, Devices};
 use crate::machine::lifecycle::Exited;
 use crate::machine::pause_error::PauseError;
 use crate::machine::points::Points;
@@ -49,10 +52,12 @@ use crate::stats::window::Meter;
 
 use commands::Commands;
 pub use commands::{CommandResult, PostedCommand};
+use console::Listening;
 pub use error::OperatorError;
 use events::Announcer;
 pub(super) use events::{Event, Subscriber};
 pub use expected::Expected;
+use functions::Functions;
 pub use machine_side::{StartCounts, VmmIpiCounts};
 use notifier::Notifier;
 pub use notifier::Wait;
@@ -70,7 +75,9 @@ pub(super) struct OperatorParts {
     pub lab: Lab,
     pub interrupts: Interrupts,
     pub meter: Arc<Meter>,
-    pub console: Arc<Console>,
+    pub devices: Arc<Devices>,
+    /// The line on the console with which the workload starts, if one does.
+    pub start: Option<Regex>,
     pub points: Points,
     pub symbols: Arc<Symbols>,
     /// The guest's command line.
@@ -87,9 +94,12 @@ pub struct Operator {
     interrupts: Interrupts,
     meter: Arc<Meter>,
     console: Arc<Console>,
+    listening: Mutex<Listening>,
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
+    /// Of a guest without a lab.
+    functions: Functions,
     /// By vCPU.
     stops: Box<[Stops]>,
     tracer: Option<Tracer>,
@@ -132,20 +142,25 @@ impl Operator {
             lab,
             interrupts,
             meter,
-            console,
+            devices,
+            start,
             points,
             symbols,
             command_line,
             tracer,
         } = parts;
+        let console = Arc::clone(devices.console());
+        let listening = Listening::new(devices, start, !lab.is_told());
         Ok(Self {
             threads: RwLock::new(None),
             interrupts,
             meter,
             console,
+            listening: Mutex::new(listening),
             symbols,
             command_line,
             watches: Watches::new(points, lab.clone()),
+            functions: Functions::default(),
             stops: (0..lab.cpus()).map(|_| Stops::default()).collect(),
             recorder: Recorder::new(tracer.as_ref().is_some_and(Tracer::is_of_timeline)),
             tracer,
@@ -232,6 +247,10 @@ impl Operator {
             .get()
             .map_or("it is being wound up", String::as_str);
         OperatorError::Over(why.to_owned())
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        (self.listening.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn expected(&self) -> MutexGuard<'_, Expected> {

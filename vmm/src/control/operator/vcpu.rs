@@ -48,6 +48,7 @@ impl Operator {
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
         let doing = self.recorder.begin(|| format!("resumes CPU {cpu}"));
         doing.attempt(|| {
+            self.disarm_functions(None)?;
             self.goes_on(cpu);
             self.with_threads(|threads| Ok(threads.resume(cpu)?))
         })
@@ -62,7 +63,36 @@ impl Operator {
         let doing = self.recorder.order(cpu, Stall::Held, text);
         doing.attempt(|| {
             self.will_stop(cpu)?;
-            Ok(self.watches.arm(cpu, watch)?)
+            match self.lab.is_told() {
+                true => Ok(self.watches.arm(cpu, watch)?),
+                false => self.hold_at_function(cpu, watch),
+            }
+        })
+    }
+
+    /// Holds a vCPU when it comes to a function of the guest's kernel.
+    fn hold_at_function(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
+        if watch.call.is_some() {
+            return Err(OperatorError::NoCalls);
+        }
+        let address = self.symbols.address(&watch.name)?;
+        self.with_threads(|threads| {
+            let arm = |memory: &_| {
+                self.functions
+                    .arm(cpu, watch, address, &self.symbols, memory)
+            };
+            Ok(threads.with_all_out(arm)??)
+        })
+    }
+
+    /// Has a vCPU held at no function any more, and undoes what is left at functions where nobody is
+    /// to be held.
+    fn disarm_functions(&self, cpu: Option<u32>) -> Result<(), OperatorError> {
+        if !self.functions.is_armed(cpu) {
+            return Ok(());
+        }
+        self.with_threads(|threads| {
+            Ok(threads.with_all_out(|memory| self.functions.disarm(cpu, memory))?)
         })
     }
 
@@ -86,7 +116,10 @@ impl Operator {
 
     /// The points at which a vCPU will be held.
     pub fn armed(&self, cpu: u32) -> Vec<Watch> {
-        self.watches.armed(cpu)
+        match self.lab.is_told() {
+            true => self.watches.armed(cpu),
+            false => self.functions.of(cpu),
+        }
     }
 
     /// The address at which a breakpoint will hold a vCPU.
@@ -113,6 +146,7 @@ impl Operator {
         doing.attempt(|| {
             self.check_is_cpu(cpu)?;
             self.watches.disarm(cpu);
+            self.disarm_functions(Some(cpu))?;
             let stops = &self.stops[cpu as usize];
             if !stops.were_set() {
                 // There is nothing to clear, and a kick would count as an exit.
@@ -200,12 +234,12 @@ impl Operator {
                 .map_err(|source| OperatorError::Look(cpu, source))?;
             let held_by = threads.held_by(cpu);
             let probe = match held_by {
-                Some(HeldBy::Point { point, .. }) => self.watches.points().at(point),
+                Some(HeldBy::Point { point, .. }) => self.probe_name(point),
                 _ => None,
             };
             Ok(Inspection {
                 place: self.symbols.place(dump.regs.rip),
-                probe: probe.map(|point| point.name.clone()),
+                probe: probe.map(str::to_owned),
                 held_by,
                 dump,
             })
@@ -230,9 +264,12 @@ impl Operator {
         self.symbols.place(address)
     }
 
-    /// The name of the point at `address`.
+    /// The name of the point at `address`, or, of a guest without a lab, of the function.
     pub fn probe_name(&self, address: u64) -> Option<&str> {
-        self.watches.points().at(address).map(|point| &*point.name)
+        match self.lab.is_told() {
+            true => self.watches.points().at(address).map(|point| &*point.name),
+            false => self.symbols.function(address),
+        }
     }
 
     /// The counts of a CPU of the guest.

@@ -9,6 +9,7 @@ use shared::ledger::{CallId, Lane};
 use super::{Operator, OperatorError, Wait};
 use crate::control::ending::Ending;
 use crate::cpus::CpuSet;
+use crate::kernel_log::ComplaintKind;
 use crate::lab::oracles::{self, NoSuchOracle};
 use crate::lab::{CpuCounts, Record};
 use crate::machine::lifecycle::Stall;
@@ -32,6 +33,11 @@ impl Operator {
     /// Number of vCPUs.
     pub fn cpus(&self) -> u32 {
         self.lab.cpus()
+    }
+
+    /// Whether the guest was told of a lab.
+    pub fn has_lab(&self) -> bool {
+        self.lab.is_told()
     }
 
     /// The value of `key` on the guest's command line, if it is there. The last one counts.
@@ -111,10 +117,19 @@ impl Operator {
             .recorder
             .begin(|| format!("expects {oracle} to find something"));
         doing.attempt(|| {
-            oracles::check(self.manifest(), oracle)?;
+            self.check_oracle(oracle)?;
             self.expected().must(oracle);
             Ok(())
         })
+    }
+
+    /// Checks that there is such an oracle: one of the guest's and of the VMM's, or, where there is
+    /// no lab, of the guest's kernel.
+    fn check_oracle(&self, oracle: &str) -> Result<(), NoSuchOracle> {
+        match self.lab.is_told() {
+            true => oracles::check(self.manifest(), oracle),
+            false => oracles::check_among(&ComplaintKind::ALL.map(ComplaintKind::name), oracle),
+        }
     }
 
     /// Allows the oracle of that name to find something.
@@ -126,7 +141,7 @@ impl Operator {
             .recorder
             .begin(|| format!("lets {oracle} find something"));
         doing.attempt(|| {
-            oracles::check(self.manifest(), oracle)?;
+            self.check_oracle(oracle)?;
             self.expected().may(oracle);
             Ok(())
         })

@@ -8,6 +8,7 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 use super::failure::{bad, small, unmet};
 use super::{BootRequest, ScriptContext};
 use crate::closest::did_you_mean;
+use crate::control::operator::Wait;
 use crate::cpus::CpuSet;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
@@ -51,6 +52,36 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
     engine.register_fn("resume_all", move |call: NativeCallContext| -> Answer<()> {
         Ok(s.act(&call)?.resume_all()?)
     });
+    let s = on(context);
+    engine.register_fn(
+        "wait_console",
+        move |call: NativeCallContext, pattern: &str| -> Answer<String> {
+            Ok(s.act(&call)?.wait_console(pattern, s.wait())?)
+        },
+    );
+    let s = on(context);
+    engine.register_fn(
+        "wait_console",
+        move |call: NativeCallContext, pattern: &str, limit: f64| -> Answer<String> {
+            let limit = Wait::up_to(seconds(limit)?);
+            Ok(s.act(&call)?.wait_console(pattern, limit)?)
+        },
+    );
+    let s = on(context);
+    engine.register_fn(
+        "wait_console",
+        move |call: NativeCallContext, pattern: &str, limit: i64| -> Answer<String> {
+            let limit = Wait::up_to(seconds(limit as f64)?);
+            Ok(s.act(&call)?.wait_console(pattern, limit)?)
+        },
+    );
+    let s = on(context);
+    engine.register_fn(
+        "type_console",
+        move |call: NativeCallContext, text: &str| -> Answer<()> {
+            Ok(s.act(&call)?.type_console(text)?)
+        },
+    );
     let s = on(context);
     engine.register_fn("finish", move |call: NativeCallContext| {
         super::stand_at(call.call_position());
@@ -100,15 +131,18 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
 }
 
 impl ScriptContext {
-    fn set_limit(&self, seconds: f64) -> Answer<()> {
-        let limit = Some(seconds)
-            .filter(|seconds| *seconds <= LONGEST)
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let limit =
-            limit.ok_or_else(|| bad(format!("{seconds} is no number of seconds to wait")))?;
-        self.limit.set(limit);
+    fn set_limit(&self, limit: f64) -> Answer<()> {
+        self.limit.set(seconds(limit)?);
         Ok(())
     }
+}
+
+/// So many seconds, as the limit of a wait.
+fn seconds(seconds: f64) -> Answer<Duration> {
+    let limit = Some(seconds)
+        .filter(|seconds| *seconds <= LONGEST)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    limit.ok_or_else(|| bad(format!("{seconds} is no number of seconds to wait")))
 }
 
 fn expect(holds: bool, what: &str) -> Answer<()> {
@@ -149,6 +183,7 @@ fn wanted(map: Map) -> Answer<BootRequest> {
         let wrong = |kind| bad(format!("boot: {key} cannot be a {kind}"));
         match key.as_str() {
             "guest" => wanted.guest = Some(value.into_string().map_err(wrong)?.into()),
+            "initrd" => wanted.initrd = Some(value.into_string().map_err(wrong)?.into()),
             "append" => wanted.append = Some(value.into_string().map_err(wrong)?),
             "vcpus" => {
                 let vcpus = value.as_int().map_err(wrong)?;
@@ -167,10 +202,13 @@ fn wanted(map: Map) -> Answer<BootRequest> {
                 wanted.memory = Some(small("number of MiB", memory)?.into());
             }
             _ => {
-                let guess = did_you_mean(&key, ["guest", "vcpus", "memory", "append", "hold"]);
+                let guess = did_you_mean(
+                    &key,
+                    ["guest", "vcpus", "memory", "initrd", "append", "hold"],
+                );
                 return Err(bad(format!(
-                    "boot: there is no \"{key}\"; there are guest, vcpus, memory, append and \
-                     hold{guess}"
+                    "boot: there is no \"{key}\"; there are guest, vcpus, memory, initrd, \
+                     append and hold{guess}"
                 )));
             }
         }

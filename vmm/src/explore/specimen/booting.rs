@@ -32,9 +32,10 @@ use crate::explore::options;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
 use crate::lab::Lab;
+use crate::machine::exit::Death;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
-use crate::machine::layout::{Layout, LayoutError};
+use crate::machine::layout::{Contents, Layout, LayoutError};
 use crate::machine::message::{Message, OnMessage, Reaction};
 use crate::machine::points::Points;
 use crate::machine::serial::{Serial, SerialExit};
@@ -94,12 +95,14 @@ impl Specimen {
         let fixed = options::set(&manifest);
         let words = format!("{} {} {fixed}", setup.case.append, setup.append);
         let line =
-            boot::command_line(words.trim(), layout.lab.start).map_err(MachineError::from)?;
+            boot::command_line(words.trim(), Some(layout.lab.start)).map_err(MachineError::from)?;
         let machine = Machine::build(&Parts {
             image: setup.image,
             vcpus,
             layout: &layout,
             command_line: &line,
+            initrd: None,
+            is_pc: false,
         })?;
         let lines = Lines::of(setup.image, manifest.source.clone());
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
@@ -248,9 +251,14 @@ fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
 
 /// A layout with little more RAM than is needed, since all of it is copied.
 pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, LayoutError> {
-    match Layout::new(Some(1), vcpus, image.end(), lab) {
+    let with = Contents {
+        image_end: image.end(),
+        lab,
+        initrd: 0,
+    };
+    match Layout::new(Some(1), vcpus, with) {
         Err(LayoutError::TooSmall { needed, .. }) => {
-            Layout::new(Some(needed + SPARE_MIB), vcpus, image.end(), lab)
+            Layout::new(Some(needed + SPARE_MIB), vcpus, with)
         }
         other => other,
     }
@@ -322,6 +330,9 @@ pub(super) fn run_to_idle(
                     return Err(SpecimenError::NotReady(match end {
                         End::GuestExit(_) if !said.is_empty() => said,
                         End::Dead(death) => format!("it died on CPU {vcpu}: {death}"),
+                        End::PowerOff | End::Reset => {
+                            format!("it died on CPU {vcpu}: {}", Death::TurnedOff)
+                        }
                         End::GuestExit(code) => format!("CPU {vcpu} wrote {code:#x}"),
                         End::Panicked => "a thread of the VMM panicked".to_owned(),
                     }));

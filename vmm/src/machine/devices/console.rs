@@ -3,9 +3,11 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::transcript::Transcript;
 
 const CAPACITY: usize = 1 << 20;
 
@@ -20,7 +22,9 @@ pub struct Console {
     buffer: Mutex<Vec<u8>>,
     written: AtomicU64,
     dropped: AtomicU64,
+    lines: AtomicU64,
     filled: EventFd,
+    transcript: Mutex<Transcript>,
 }
 
 impl Console {
@@ -33,6 +37,8 @@ impl Console {
             buffer: Mutex::default(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            transcript: Mutex::default(),
             filled: EventFd::new(EFD_NONBLOCK)?,
         })
     }
@@ -57,6 +63,16 @@ impl Console {
     /// Bytes that did not fit.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Lines that the guest has ended.
+    pub fn lines(&self) -> u64 {
+        self.lines.load(Ordering::Relaxed)
+    }
+
+    /// The last of what the guest itself has written, to be searched.
+    pub fn transcript(&self) -> MutexGuard<'_, Transcript> {
+        (self.transcript.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds text that is not the guest's, in order with the guest's output.
@@ -88,6 +104,10 @@ pub(super) struct Writer(pub Arc<Console>);
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.put(bytes);
+        self.0.transcript().add(bytes);
+        if bytes.contains(&b'\n') {
+            self.0.lines.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(bytes.len())
     }
 

@@ -1,17 +1,24 @@
-//! The devices at ports and addresses that KVM does not handle: the 16550 console, the exit port
-//! and the doorbell. Shared by all vCPUs. Decides nothing: a write that matters to the rest of the
+//! The devices at ports and addresses that KVM does not handle: the 16550 console, the exit port,
+//! the doorbell, and what turns a machine off. Shared by all vCPUs. Decides nothing: a write that matters to the rest of the
 //! VMM is returned as an [`Effect`].
 
 mod console;
+pub mod power;
+mod transcript;
+mod uart;
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::ports::{self, Dispatch, Doorbell};
-use vm_superio::serial::NoEvents;
-use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::EventFd;
 
+use super::function_entry;
 pub use console::Console;
+pub use transcript::Transcript;
+pub use uart::TYPED_AHEAD;
+use uart::Uart;
 
 /// What a port write means to the rest of the VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +31,14 @@ pub enum Effect {
     Dispatch(Dispatch),
     /// The guest has ended with this code, which is not checked yet.
     GuestExit(u32),
+    /// The guest turns the machine off.
+    PowerOff,
+    /// The guest resets the machine.
+    Reset,
+    /// The guest has ended a line on its console.
+    Line,
+    /// A vCPU has come to the armed entry of a function.
+    Entry,
 }
 
 /// Accesses that no device knows.
@@ -50,11 +65,21 @@ pub struct Devices {
 impl Devices {
     /// Devices whose console writes to `console`.
     pub fn new(console: Arc<Console>) -> Self {
+        Self::with(Uart::new(&console), console)
+    }
+
+    /// The same, with an eventfd that is written to when the console raises its interrupt.
+    ///
+    /// # Errors
+    /// What `eventfd` said.
+    pub fn interrupting(console: Arc<Console>) -> io::Result<(Self, EventFd)> {
+        let (uart, line) = Uart::interrupting(&console)?;
+        Ok((Self::with(uart, console), line))
+    }
+
+    fn with(uart: Uart, console: Arc<Console>) -> Self {
         Self {
-            uart: Mutex::new(Uart(Serial::new(
-                NoInterrupt,
-                console::Writer(Arc::clone(&console)),
-            ))),
+            uart: Mutex::new(uart),
             console,
             stray_ports: AtomicU64::new(0),
             stray_mmio: AtomicU64::new(0),
@@ -80,6 +105,7 @@ impl Devices {
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
         match port {
             ports::EXIT => Effect::GuestExit(value(data)),
+            function_entry::PORT => Effect::Entry,
             ports::WIRE => match Dispatch::try_from(value(data)) {
                 Ok(dispatch) => Effect::Dispatch(dispatch),
                 Err(_) => {
@@ -94,20 +120,33 @@ impl Devices {
                     Effect::None
                 }
             },
-            _ => {
-                match uart_register(port) {
-                    Some(register) => self.with_uart(|uart| uart.write(register, data)),
-                    None => _ = self.stray_ports.fetch_add(1, Ordering::Relaxed),
-                }
-                Effect::None
-            }
+            _ => match uart_register(port) {
+                Some(register) => self.write_uart(register, data),
+                None => (data.first())
+                    .and_then(|value| power::written(port, *value))
+                    .unwrap_or_else(|| {
+                        self.stray_ports.fetch_add(1, Ordering::Relaxed);
+                        Effect::None
+                    }),
+            },
+        }
+    }
+
+    fn write_uart(&self, register: u8, data: &[u8]) -> Effect {
+        let mut uart = self.uart();
+        let lines = self.console.lines();
+        uart.write(register, data);
+        match self.console.lines() == lines {
+            true => Effect::None,
+            false => Effect::Line,
         }
     }
 
     /// Answers `in`; where there is no device the bus floats high.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
         match uart_register(port) {
-            Some(register) => self.with_uart(|uart| uart.read(register, data)),
+            Some(register) => self.uart().read(register, data),
+            None if power::is_there(port) => data.fill(0),
             None => {
                 data.fill(0xff);
                 if ![ports::EXIT, ports::DOORBELL, ports::WIRE].contains(&port) {
@@ -128,8 +167,14 @@ impl Devices {
         self.stray_mmio.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn with_uart(&self, access: impl FnOnce(&mut Uart)) {
-        access(&mut self.uart.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Types `bytes` on the console. Returns whether there was room for them all; else none are
+    /// taken.
+    pub fn type_in(&self, bytes: &[u8]) -> bool {
+        self.uart().type_in(bytes)
+    }
+
+    fn uart(&self) -> MutexGuard<'_, Uart> {
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -146,40 +191,6 @@ fn uart_register(port: u16) -> Option<u8> {
         .checked_sub(ports::CONSOLE)
         .filter(|register| *register < ports::CONSOLE_LEN)?;
     u8::try_from(register).ok()
-}
-
-struct Uart(Serial<NoInterrupt, NoEvents, console::Writer>);
-
-impl Uart {
-    fn write(&mut self, register: u8, data: &[u8]) {
-        for byte in data {
-            // The interrupt trigger cannot fail, and the writer takes or drops every byte.
-            let _ = self.0.write(register, *byte);
-        }
-    }
-
-    fn read(&mut self, register: u8, data: &mut [u8]) {
-        for byte in data {
-            *byte = self.0.read(register);
-        }
-    }
-}
-
-impl std::fmt::Debug for Uart {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Uart")
-    }
-}
-
-/// The console's interrupt line leads nowhere: a guest polls, as all early consoles do.
-struct NoInterrupt;
-
-impl Trigger for NoInterrupt {
-    type E = std::convert::Infallible;
-
-    fn trigger(&self) -> Result<(), Self::E> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
