@@ -124,6 +124,35 @@ pub fn elf(segments: &[Segment]) -> Vec<u8> {
     file
 }
 
+/// An ELF32 file for i386 with these segments, one after the other.
+pub fn elf32(segments: &[Segment]) -> Vec<u8> {
+    const HEADER: u16 = 52;
+    const PROGRAM_HEADER: u16 = 32;
+    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend(2_u16.to_le_bytes()); // an executable
+    file.extend(3_u16.to_le_bytes()); // for i386
+    for word in [1, CODE, HEADER.into(), 0, 0] {
+        file.extend(u32::to_le_bytes(word));
+    }
+    for half in [HEADER, PROGRAM_HEADER, segments.len() as u16, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    let mut offset = u32::from(HEADER) + segments.len() as u32 * u32::from(PROGRAM_HEADER);
+    for segment in segments {
+        let (address, size) = (segment.address as u32, segment.bytes.len() as u32);
+        let memory = segment.memory as u32;
+        for word in [segment.kind, offset, address, address, size, memory, 7, 4] {
+            file.extend(word.to_le_bytes());
+        }
+        offset += size;
+    }
+    for segment in segments {
+        file.extend(&segment.bytes);
+    }
+    file
+}
+
 /// An ELF64 file with one section of this name and these bytes, said to lie at `address`.
 pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     add_section(elf(&[]), name, bytes, address)
@@ -227,15 +256,34 @@ impl fmt::Debug for Code {
 }
 
 impl Code {
-    /// A bootable image of the code that `write` writes.
+    /// A bootable image of the code that `write` writes, which says of itself no more than that it
+    /// knows the lab.
     ///
     /// # Panics
     /// If it cannot be assembled.
     pub fn image(write: impl FnOnce(&mut Self)) -> Image {
+        let manifest = [Record::guest("hand-made", "1", "")];
+        let file = bootable(&Self::assemble(write));
+        Image::new(&add_section(
+            file,
+            manifest::SECTION,
+            manifest.as_bytes(),
+            0,
+        ))
+    }
+
+    /// A bootable image of the code that `write` writes, which knows of no lab.
+    ///
+    /// # Panics
+    /// If it cannot be assembled.
+    pub fn without_lab(write: impl FnOnce(&mut Self)) -> Image {
+        Image::new(&bootable(&Self::assemble(write)))
+    }
+
+    fn assemble(write: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut code = Self(CodeAssembler::new(32).expect("32 is a bitness"));
         write(&mut code);
-        let bytes = code.0.assemble(CODE.into()).expect("assembled code");
-        Image::new(&bootable(&bytes))
+        code.0.assemble(CODE.into()).expect("assembled code")
     }
 
     /// A bootable image of the code that `write` writes, with what a search by probes needs:
@@ -269,9 +317,7 @@ impl Code {
 
     /// The code that `write` writes, with this manifest, the points that a search needs, and others.
     fn that_says(manifest: &[Record], others: &[&str], write: impl FnOnce(&mut Self)) -> Image {
-        let mut code = Self(CodeAssembler::new(32).expect("32 is a bitness"));
-        write(&mut code);
-        let bytes = code.0.assemble(CODE.into()).expect("assembled code");
+        let bytes = Self::assemble(write);
         let mut points = Vec::new();
         for name in [&[stop::IDLE, stop::LEFT], others].concat() {
             let point = Point::new(name, "hand-made", 1);

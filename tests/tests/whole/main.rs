@@ -59,4 +59,5 @@ mod test_results;
 mod traces;
 mod transports;
 mod wire;
+mod without_lab;
 mod writing_a_guest;
