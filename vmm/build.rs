@@ -85,7 +85,7 @@ fn main() {
             // Nothing else can make the answer another.
             let files = changing(&root).into_iter();
             for path in files.chain(SOURCES.map(|source| root.join(source))) {
-                println!("cargo::rerun-if-changed={}", path.display());
+                println!("cargo::rerun-if-changed={}", path.to_string_lossy());
             }
             format!("{version} ({id}{modified})")
         }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -38,6 +39,12 @@ pub fn spell_out_all(text: &str) -> Cow<'_, str> {
     replace(text, is_harmful, |shown, letter| {
         shown.extend(letter.escape_default());
     })
+}
+
+/// The name of a file for a message: as text, without control characters, so that a line end in it
+/// begins no line. What is not UTF-8 is replaced.
+pub fn spell_out_path(path: &Path) -> String {
+    spell_out_all(&path.to_string_lossy()).into_owned()
 }
 
 /// A JSON document without control characters but line ends and tabs. They can only be in its
@@ -174,6 +181,16 @@ mod tests {
         assert_eq!(spell_out("größer"), "größer");
         assert_eq!(spell_out("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(spell_out_all("one\npass\tx"), "one\\npass\\tx");
+    }
+
+    #[test]
+    fn the_name_of_a_file_is_no_line_of_its_own() {
+        let name = Path::new("a/b\nvmm: all is well\x1b\u{202e}");
+        assert_eq!(
+            spell_out_path(name),
+            "a/b\\nvmm: all is well\\u{1b}\\u{202e}"
+        );
+        assert_eq!(spell_out_path(Path::new("größer.bin")), "größer.bin");
     }
 
     #[test]

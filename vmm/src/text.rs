@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::info;
 
-use crate::control_characters::spell_out_values;
+use crate::control_characters::{spell_out_path, spell_out_values};
 use crate::input;
 
 /// Most bytes that a file may have. The longest that the VMM writes itself, a result of a search in
@@ -29,7 +29,7 @@ pub fn read(path: &Path) -> io::Result<String> {
         let message = format!("it has more than {most} MiB, and is nothing that vmm reads");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
-    info!("read {}, {} bytes", path.display(), text.len());
+    info!("read {}, {} bytes", spell_out_path(path), text.len());
     Ok(text)
 }
 

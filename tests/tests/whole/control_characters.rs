@@ -132,6 +132,45 @@ fn a_server() {
     server.join().expect("a server");
 }
 
+/// It begins no line of what is said of it.
+#[test]
+fn the_name_of_a_file() {
+    const NAME: &str = "./a\nvmm: all is well";
+    const THERE: &str = "./there\nvmm: all is well";
+    const SHOWN: &str = "\\nvmm: all is well";
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    fs::write(folder.path().join(THERE), "{").expect("room for a file");
+    let guest = tests::guest().display().to_string();
+    for words in [
+        [NAME].as_slice(),
+        &["--log", "debug", NAME],
+        &["--script", NAME, &guest],
+        &["--script", THERE, &guest],
+        &["--report", "none/a\nvmm: all is well", &guest],
+        &["--control", THERE, &guest],
+        &["explore", NAME, &guest],
+        &["explore", THERE, &guest],
+        &["compare", NAME, THERE],
+        &["compare", THERE, THERE],
+        &["replay", NAME, &guest],
+        &["replay", THERE, &guest],
+        &["merge", NAME],
+        &["merge", THERE],
+        &["describe", THERE],
+        &["bench", NAME],
+        &["bench", "--baseline", THERE, &guest],
+        &["ctl", NAME, "stats"],
+    ] {
+        let mut vmm = Vmm::new().args(words);
+        vmm.command().current_dir(folder.path());
+        let run = vmm.run();
+        assert_ne!(run.status(), 0, "{words:?}: {run}");
+        assert!(run.stderr.contains(SHOWN), "{words:?}: {run}");
+        let begins = |line: &str| line.starts_with("vmm: all");
+        assert!(!run.stderr.lines().any(begins), "{words:?}: {run}");
+    }
+}
+
 /// Who has a name in it sees that.
 #[test]
 fn a_command_line() {

@@ -39,7 +39,10 @@ fn main() -> ExitCode {
     match write(&folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("manual: cannot write to {}: {error}", folder.display());
+            eprintln!(
+                "manual: cannot write to {}: {error}",
+                folder.to_string_lossy()
+            );
             ExitCode::FAILURE
         }
     }

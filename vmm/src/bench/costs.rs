@@ -11,6 +11,7 @@ use super::cell::Cell;
 use super::classic::ClassicRow;
 use super::handling::IpiHandling;
 use crate::Config;
+use crate::control_characters::spell_out_path;
 use crate::provenance::{Input, Provenance};
 use crate::stats::latency::Spread;
 use crate::stats::sources::{Kvm, Source, Trials};
@@ -118,14 +119,18 @@ impl Costs {
     /// # Errors
     /// A sentence that says what is wrong with the file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text =
-            text::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let costs: Self = text::json(&text)
-            .map_err(|error| format!("{} is no result of vmm bench: {error}", path.display()))?;
+        let text = text::read(path)
+            .map_err(|error| format!("cannot read {}: {error}", spell_out_path(path)))?;
+        let costs: Self = text::json(&text).map_err(|error| {
+            format!(
+                "{} is no result of vmm bench: {error}",
+                spell_out_path(path)
+            )
+        })?;
         if costs.schema != SCHEMA {
             return Err(format!(
                 "{} has the schema {}, not {SCHEMA}; measure it anew",
-                path.display(),
+                spell_out_path(path),
                 costs.schema
             ));
         }

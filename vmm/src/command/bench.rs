@@ -10,6 +10,7 @@ use vmm::Config;
 use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
 use vmm::confinement;
 use vmm::control::Tracing;
+use vmm::control_characters::spell_out_path;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
 use vmm::machine::points::Points;
@@ -134,7 +135,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&guest_path, image.file());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
-    let of_image = |error: &dyn Display| bad(format!("{}: {error}", guest_path.display()));
+    let of_image = |error: &dyn Display| bad(format!("{}: {error}", spell_out_path(&guest_path)));
     let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;
     let words =
         BenchWords::of(&manifest.unwrap_or_default(), &points).map_err(|error| of_image(&error))?;
@@ -223,7 +224,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     if let Some((file, path)) = json.filter(|_| any || result.is_ok()) {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";
         if let Err(error) = file.write(|out| out.write_all(document.as_bytes())) {
-            complain(&format!("cannot write {}: {error}", path.display()));
+            complain(&format!("cannot write {}: {error}", spell_out_path(path)));
             is_lost = true;
         }
     }

@@ -199,8 +199,8 @@ fn subcommand_meant(words: &[OsString]) -> Option<String> {
             "there is no subcommand \"{first}\"; did you mean \"{meant}\"?"
         ));
     }
-    let is_name = |word: &&OsString| names.iter().any(|name| *word == name);
-    let name = words.iter().find(is_name)?.display();
+    let name_of = |word: &OsString| names.iter().find(|name| word == *name);
+    let name = words.iter().find_map(name_of)?;
     Some(format!(
         "the subcommand \"{name}\" comes first, and options behind it"
     ))

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::machine::image::Image;
 use vmm::manifest::{Document, Manifest, SCHEMA};
 use vmm::provenance::Input;
@@ -36,7 +37,7 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
     let guest = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
-    let name = guest.display();
+    let name = spell_out_path(&guest);
     let image = Image::open(&guest).map_err(|error| refused(error.to_string()))?;
     let manifest = Manifest::of(&image)
         .map_err(|error| refused(error.to_string()))?

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::explore::case::Case;
 use vmm::explore::checkpoint_file::{self, Checkpoints};
 use vmm::explore::data_races::DataRaces;
@@ -280,7 +281,7 @@ impl Arguments {
                 message: format!(
                     "--memory-limit: {} is on tmpfs, which is memory; name a folder on a disk by \
                      --memory-files",
-                    directory.display()
+                    spell_out_path(&directory)
                 ),
                 status: 2,
             });
@@ -429,7 +430,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         && status != NOT_WRITTEN
     {
         checkpoint_file::remove(file).unwrap_or_else(|error| {
-            complain(&format!("cannot remove {}: {error}", file.display()));
+            complain(&format!("cannot remove {}: {error}", spell_out_path(file)));
         });
     }
     Ok(status)
@@ -488,7 +489,7 @@ fn search(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
 
 /// Reads what another search has learnt about the memory that CPUs share.
 fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
-    let name = path.display();
+    let name = spell_out_path(path);
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     serde_json::from_str(&text).map_err(|error| {
@@ -503,7 +504,7 @@ fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
 /// # Errors
 /// [`Refused`] if it cannot be read, or is none.
 pub fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
-    let name = path.display();
+    let name = spell_out_path(path);
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let case = Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;

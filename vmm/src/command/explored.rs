@@ -164,13 +164,14 @@ pub fn show(
         let provenance = document.provenance.as_ref();
         let page = Page {
             verdict: &verdict,
-            what: provenance.map_or_else(|| guest.display().to_string(), Provenance::title),
+            what: provenance
+                .map_or_else(|| guest.to_string_lossy().into_owned(), Provenance::title),
             tone: match own {
                 0 => Tone::Good,
                 1 => Tone::Bad,
                 _ => Tone::Open,
             },
-            guest: guest.display().to_string(),
+            guest: guest.to_string_lossy().into_owned(),
             facts: [
                 ("options", options(document)?),
                 ("granularity", of.granularity.to_string()),

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use vmm::closest::did_you_mean;
+use vmm::control_characters::spell_out_path;
 
 use super::Refused;
 
@@ -53,7 +54,7 @@ fn image_places() -> Vec<Place> {
     let path = env::var_os(GUEST_PATH).unwrap_or_default();
     let path = env::split_paths(&path).filter(|it| !it.as_os_str().is_empty());
     let named = path.map(|folder| Place {
-        called: format!("in {} ({GUEST_PATH})", folder.display()),
+        called: format!("in {} ({GUEST_PATH})", spell_out_path(&folder)),
         folder,
     });
     named.chain(installed(IMAGES)).collect()
@@ -103,7 +104,10 @@ fn installed(what: &str) -> Option<Place> {
     let command = env::current_exe().ok()?;
     let folder = command.parent()?.parent()?.join(what);
     Some(Place {
-        called: format!("in {}, where it would be installed", folder.display()),
+        called: format!(
+            "in {}, where it would be installed",
+            spell_out_path(&folder)
+        ),
         folder,
     })
 }
@@ -138,13 +142,8 @@ fn locate(name: &Path, places: &[Place]) -> Result<PathBuf, String> {
     if !is_bare || name.exists() {
         return Ok(name.to_owned());
     }
-    find(name, places).ok_or_else(|| {
-        nowhere(
-            &name.display().to_string(),
-            places,
-            "in the current folder, ",
-        )
-    })
+    find(name, places)
+        .ok_or_else(|| nowhere(&spell_out_path(name), places, "in the current folder, "))
 }
 
 fn find(name: &Path, places: &[Place]) -> Option<PathBuf> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::explore::merge::{MergeError, check_all_there, merge};
 use vmm::explore::result::{Destination, Part};
 use vmm::whole_file::WholeFile;
@@ -104,7 +105,7 @@ fn advise(error: &MergeError, arguments: &Arguments) -> Refused {
             refuse(advice.to_owned(), RUN_AGAIN)
         }
         (Some(known), Some(path)) => {
-            let name = path.display();
+            let name = spell_out_path(path);
             // Text and numbers always have a JSON form.
             let text = serde_json::to_string_pretty(known).unwrap_or_default() + "\n";
             let file = WholeFile::create(path);

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use vmm::control_characters::spell_out_path;
 use vmm::whole_file::{WholeFile, place_of};
 
 use super::Refused;
@@ -85,7 +86,7 @@ impl Outputs {
 /// Refuses to write the file `name`.
 pub fn cannot_write(name: &Path, why: &dyn Display) -> Refused {
     Refused {
-        message: format!("cannot write {}: {why}", name.display()),
+        message: format!("cannot write {}: {why}", spell_out_path(name)),
         status: 2,
     }
 }

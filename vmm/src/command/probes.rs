@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::machine::image::Image;
 use vmm::machine::points::Points;
 
@@ -39,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .collect();
     places.sort_unstable();
     let Some(width) = places.iter().map(|(name, ..)| name.len()).max() else {
-        let name = guest.display();
+        let name = spell_out_path(&guest);
         return Err(refused(format!("{name} has no probes")));
     };
     let mut text = String::new();

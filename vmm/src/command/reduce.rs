@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::duration;
 use vmm::explore::memory::Memory;
 use vmm::explore::reduce::{ReduceError, Reduced, reduce};
@@ -137,7 +138,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let reduced = reduced.map_err(|error| match error {
         ReduceError::Explore(error) => refused(&error),
         error @ ReduceError::NothingExpected => Refused {
-            message: format!("{}: {error}", case_path.display()),
+            message: format!("{}: {error}", spell_out_path(&case_path)),
             status: 2,
         },
     })?;
@@ -157,7 +158,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             ),
         };
         return Err(Refused {
-            message: format!("not shown: {}: {message}", case_path.display()),
+            message: format!("not shown: {}: {message}", spell_out_path(&case_path)),
             status,
         });
     };
@@ -168,7 +169,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let noun = |(cpus, deeds): (u32, usize)| format!("{deeds} deeds of {cpus} CPUs");
     let comment = format!(
         "# Made smaller by vmm reduce from {}: from {} to {}, in {tried} searches{rest}.\n",
-        case_path.display(),
+        spell_out_path(&case_path),
         noun(from),
         noun(to)
     );

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use vmm::confinement;
+use vmm::control_characters::spell_out_path;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
@@ -69,7 +70,7 @@ const ANOTHER_WAY: &str = "another way";
 
 /// The schedule that `arguments` name, and the image on which it is replayed.
 fn inputs(arguments: &Arguments) -> Result<(Schedule, PathBuf), Refused> {
-    let name = arguments.schedule.display();
+    let name = spell_out_path(&arguments.schedule);
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
@@ -161,7 +162,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ("memory", schedule.memory.to_string()),
     ];
     let suite = || {
-        let image = ("guest", guest.display().to_string());
+        let image = ("guest", spell_out_path(&guest));
         let facts: Vec<_> = [image]
             .iter()
             .chain(&options)
@@ -188,7 +189,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 Some(_) => Tone::Open,
                 None => Tone::Good,
             },
-            guest: guest.display().to_string(),
+            guest: guest.to_string_lossy().into_owned(),
             facts: options.into_iter().chain(facts).collect(),
             case: &schedule.case,
             schedule: story.is_some().then_some(&schedule),
@@ -203,7 +204,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
 fn title(file: &Path, guest: &Path, schedule: &Schedule, host: &Host) -> String {
     let name = |path: &Path| {
         let last = path.file_name().unwrap_or(path.as_os_str());
-        last.display().to_string()
+        last.to_string_lossy().into_owned()
     };
     let (file, guest) = (name(file), name(guest));
     let found = schedule.provenance.as_ref();

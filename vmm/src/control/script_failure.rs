@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::control_characters::spell_out_path;
+
 /// The kind of failure, which decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
@@ -32,7 +34,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display();
+        let file = spell_out_path(&self.file);
         match self.place {
             Some((line, column)) => write!(f, "{file}:{line}:{column}: {}", self.message),
             None => write!(f, "{file}: {}", self.message),

@@ -18,6 +18,7 @@ use super::schedule::Granularity;
 use super::search::checkpoint::{Checkpoint, Keeper, read_value, write_value};
 use super::shard::Shard;
 use super::strategy::Strategy;
+use crate::control_characters::spell_out_path;
 use crate::whole_file::WholeFile;
 
 /// How the file begins: its form, and the version of that.
@@ -110,7 +111,7 @@ impl Identity {
 
 /// Why a checkpoint is of no use.
 #[derive(Debug, thiserror::Error)]
-#[error("--checkpoint {}: {why}", file.display())]
+#[error("--checkpoint {}: {why}", spell_out_path(file))]
 pub struct CheckpointError {
     /// The file.
     file: PathBuf,
@@ -297,7 +298,7 @@ impl Keeper for CheckpointFile {
 
     fn keep(&mut self, body: &dyn Fn(&mut dyn Write) -> io::Result<()>) {
         let begun = Instant::now();
-        let name = self.wanted.file.display();
+        let name = spell_out_path(&self.wanted.file);
         self.failed = match self.write(body) {
             Ok(()) => None,
             Err(error) => {

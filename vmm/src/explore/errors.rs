@@ -10,6 +10,8 @@ use super::retrace::Diverged;
 use super::sharing::OtherCpus;
 use super::specimen::SpecimenError;
 
+use crate::control_characters::spell_out_path;
+
 /// Why nothing was explored or replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExploreError {
@@ -50,7 +52,7 @@ pub enum ExploreError {
     #[error(
         "no files can be made in {}, where the search would keep states (--memory-limit, \
          --memory-files)",
-        .0.display()
+        spell_out_path(.0)
     )]
     Storage(PathBuf, #[source] io::Error),
     /// The schedule was found on another image.

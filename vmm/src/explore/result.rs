@@ -23,6 +23,7 @@ use super::shard::Shard;
 use super::sharing::SharingRecord;
 use super::stop_reason::StopReason;
 use super::strategy::Strategy;
+use crate::control_characters::spell_out_path;
 use crate::input;
 use crate::provenance::Provenance;
 use crate::text;
@@ -455,7 +456,7 @@ impl Part {
     /// # Errors
     /// A sentence that names the file and says what is wrong with it.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
+        let shown = spell_out_path(path);
         let text = text::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
         let document: Document = text::json(&text)
             .map_err(|error| format!("{shown} is no result of vmm explore: {error}"))?;
@@ -496,7 +497,7 @@ impl Keys {
     }
 
     fn read(path: &Path, about: &States) -> Result<Self, String> {
-        let shown = path.display();
+        let shown = spell_out_path(path);
         let mut bytes = Vec::new();
         // One more, so that a longer one is noticed.
         let keys = about.states.saturating_add(about.ends);

@@ -9,6 +9,8 @@ use tracing::info;
 
 use super::image::{Image, ImageError};
 
+use crate::control_characters::spell_out_path;
+
 /// A guest image that is still to be read and checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Guest {
@@ -50,7 +52,7 @@ impl Guest {
         let length = image.file().len();
         info!(
             "read the guest image {}, {length} bytes",
-            self.name.display()
+            spell_out_path(&self.name)
         );
         Ok(image)
     }
@@ -98,6 +100,6 @@ impl fmt::Debug for Guest {
 
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.display().fmt(f)
+        f.pad(&spell_out_path(&self.name))
     }
 }

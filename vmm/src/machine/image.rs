@@ -22,6 +22,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use super::kernel_file::{self, KernelFileError};
 use super::layout::{BOOT_DATA, GAP_START, LOW_RAM_END};
 
+use crate::control_characters::spell_out_path;
+
 /// Largest image in bytes. No unikernel comes near this; a disk image that was given by mistake
 /// does.
 const LARGEST: u64 = 256 << 20;
@@ -29,7 +31,7 @@ const XEN_ELFNOTE_PHYS32_ENTRY: NoteType = NoteType(18);
 
 /// Why an image cannot be the guest.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .path.display())]
+#[error("{}: {problem}", spell_out_path(.path))]
 pub struct ImageError {
     path: PathBuf,
     #[source]

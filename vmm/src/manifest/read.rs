@@ -18,6 +18,7 @@ use super::{
     Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, WaitTimes, Word,
 };
 
+use crate::control_characters::spell_out_path;
 use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::oracles;
 use crate::machine::image::Image;
@@ -142,7 +143,7 @@ pub enum ManifestError {
 
 /// A manifest that is refused, and the image it is in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {problem}", .path.display())]
+#[error("{}: {problem}", spell_out_path(.path))]
 pub struct Unusable {
     path: PathBuf,
     problem: ManifestError,

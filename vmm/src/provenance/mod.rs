@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::control_characters::spell_out_all;
 use crate::counted::counted;
 use crate::stats::sources::Kvm;
 
@@ -104,7 +105,7 @@ impl Input {
     /// The file called `name`, with these bytes in it.
     pub fn new(name: &Path, bytes: &[u8]) -> Self {
         Self {
-            name: name.display().to_string(),
+            name: name.to_string_lossy().into_owned(),
             hash: format!("{:032x}", xxh3_128(bytes)),
         }
     }
@@ -212,7 +213,8 @@ impl fmt::Display for Host {
 
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (hash {})", self.name, short(&self.hash))
+        let name = spell_out_all(&self.name);
+        write!(f, "{name} (hash {})", short(&self.hash))
     }
 }
 

@@ -20,6 +20,8 @@ use tracing::info;
 
 use in_place::InPlace;
 
+use crate::control_characters::spell_out_path;
+
 /// As many symbolic links are followed as the host follows.
 const MOST_LINKS: usize = 40;
 
@@ -97,7 +99,7 @@ impl WholeFile {
                 take_place(file, &self.path)?;
             }
         }
-        info!("wrote {}", name.display());
+        info!("wrote {}", spell_out_path(&name));
         Ok(())
     }
 }

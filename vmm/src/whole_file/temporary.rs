@@ -15,6 +15,8 @@ use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 use tracing::info;
 
+use crate::control_characters::spell_out_path;
+
 /// Such a file is called `.vmm-PID-RANDOM.tmp`.
 const BEGINS: &str = ".vmm-";
 const ENDS: &str = ".tmp";
@@ -55,7 +57,10 @@ fn remove_leftovers(folder: &Path) {
     for entry in entries.filter(|it| it.file_name().to_str().is_some_and(is_temporary)) {
         let path = entry.path();
         if is_left_over(&path).unwrap_or(false) && fs::remove_file(&path).is_ok() {
-            info!("removed {}, which a killed run had left", path.display());
+            info!(
+                "removed {}, which a killed run had left",
+                spell_out_path(&path)
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmm::control::socket::connect;
+use vmm::control_characters::spell_out_path;
 use vmm::peers::{LOOK, PEER};
 
 use crate::command::Refused;
@@ -45,7 +46,7 @@ impl Connection {
     /// # Errors
     /// [`Refused`] says what is there instead.
     pub fn to(socket: &Path, limit: Option<Duration>) -> Result<Self, Refused> {
-        let name = socket.display().to_string();
+        let name = spell_out_path(socket);
         let refused = |message| Refused {
             message,
             status: NO_ANSWER,

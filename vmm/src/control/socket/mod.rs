@@ -34,6 +34,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::operator::{Operator, Subscriber};
 use super::recorder::act_for;
 use crate::confinement::{self, ThreadKind};
+use crate::control_characters::spell_out_path;
 use crate::machine::breakpoints;
 use crate::stats::marks::Actor;
 use outbox::Outbox;
@@ -56,13 +57,13 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path exists and is no socket.
-    #[error("{0} exists and is no socket; choose another path for --control")]
+    #[error("{} exists and is no socket; choose another path for --control", spell_out_path(.0))]
     NotASocket(PathBuf),
     /// Another process listens at the path.
-    #[error("somebody listens at {0} already; choose another path for --control")]
+    #[error("somebody listens at {} already; choose another path for --control", spell_out_path(.0))]
     InUse(PathBuf),
     /// The socket cannot be made.
-    #[error("cannot make the control socket {0}")]
+    #[error("cannot make the control socket {}", spell_out_path(.0))]
     Bind(PathBuf, #[source] io::Error),
 }
 
@@ -96,7 +97,7 @@ impl Server {
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         make_room(path)?;
         breakpoints::check_while_allowed();
-        info!("listen at {}", path.display());
+        info!("listen at {}", spell_out_path(path));
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
         let made = file_id(path);

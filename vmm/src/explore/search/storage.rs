@@ -11,6 +11,7 @@ use rustix::fs::statfs;
 use tracing::debug;
 
 use super::region::{Plain, Region};
+use crate::control_characters::spell_out_path;
 use crate::explore::stop_reason::StopReason;
 use crate::page_size::PAGE_SIZE;
 use crate::size;
@@ -87,7 +88,7 @@ impl Storage {
         let size = size::words(values.saturating_mul(size_of::<T>()) as u64);
         let who = self.limit.as_ref().map_or_else(
             || "the host".to_owned(),
-            |limit| limit.directory.display().to_string(),
+            |limit| spell_out_path(&limit.directory),
         );
         self.note_full(&format!(
             "{who} has no room for {size} more of states: {error}"

@@ -136,7 +136,7 @@ impl Comparison {
     pub fn of_files(a: &Path, b: &Path, machine: Option<usize>) -> Result<Self, Unusable> {
         let (first, second) = (Read::from(a, machine)?, Read::from(b, machine)?);
         let side = |path: &Path, provenance: &Provenance| Side {
-            file: path.display().to_string(),
+            file: path.to_string_lossy().into_owned(),
             provenance: provenance.clone(),
         };
         match (&first, &second) {

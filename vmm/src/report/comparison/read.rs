@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Deserializer, Value};
 
 use crate::bench::{self, Costs};
-use crate::control_characters::spell_out_values;
+use crate::control_characters::{spell_out_path, spell_out_values};
 use crate::provenance::Provenance;
 use crate::report;
 use crate::report::leaves::{Leaf, leaves};
@@ -18,7 +18,7 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// The file cannot be read.
-    #[error("cannot read {}: {problem}", .path.display())]
+    #[error("cannot read {}: {problem}", spell_out_path(.path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum Unusable {
         problem: std::io::Error,
     },
     /// There is no document in it that can be compared.
-    #[error("{} {problem}", .path.display())]
+    #[error("{} {problem}", spell_out_path(.path))]
     Document {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum Unusable {
     /// A run has no figures that a bench has.
     #[error(
         "cannot compare {} with {}: the first is {is_a}, and the second is {is_b}",
-        .a.display(), .b.display()
+        spell_out_path(.a), spell_out_path(.b)
     )]
     Kinds {
         /// The first file.

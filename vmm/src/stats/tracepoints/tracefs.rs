@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::Format;
+use crate::control_characters::spell_out_path;
 use crate::stats::sources::{Status, Unavailable};
 
 /// The usual mount points (Linux, `Documentation/trace/ftrace.rst`).
@@ -59,13 +60,13 @@ impl Tracefs {
             io::ErrorKind::PermissionDenied => unreadable(&path),
             _ => Unavailable {
                 status: Status::Absent,
-                reason: format!("cannot read {}: {error}", path.display()),
+                reason: format!("cannot read {}: {error}", spell_out_path(&path)),
                 remedy: None,
             },
         })?;
         Format::parse(&text).ok_or_else(|| Unavailable {
             status: Status::Absent,
-            reason: format!("{} makes no sense", path.display()),
+            reason: format!("{} makes no sense", spell_out_path(&path)),
             remedy: None,
         })
     }
@@ -74,7 +75,7 @@ impl Tracefs {
 fn unreadable(path: &Path) -> Unavailable {
     Unavailable {
         status: Status::Denied,
-        reason: format!("this user may not read {}", path.display()),
+        reason: format!("this user may not read {}", spell_out_path(path)),
         remedy: Some(super::GRANT.to_owned()),
     }
 }
