@@ -49,8 +49,10 @@ impl ScenarioError {
 
 /// Runs the script in `file`, which can ask for `params`. Its machines are as in `config` where the
 /// script says nothing else. What the script appends to the guest's command line comes behind what
-/// `config` appends. Clients of `control` drive the same machines. Each machine that has ended is
-/// given to `report`, and each parameter that the script has not asked for to `unasked`.
+/// `config` appends. Clients of `control` drive the same machines. Before the script boots an image
+/// that it names itself, `may_boot` says whether it may, or why not, of which the script fails. Each
+/// machine that has ended is given to `report`, and each parameter that the script has not asked for
+/// to `unasked`.
 ///
 /// # Errors
 /// [`ScenarioError`], after all machines have ended. A failure that a machine has reported already
@@ -60,6 +62,7 @@ pub fn run(
     config: &Config,
     params: BTreeMap<String, String>,
     control: Option<&Server>,
+    may_boot: impl Fn(&Path) -> Result<(), String>,
     mut report: impl FnMut(Outcome),
     unasked: impl FnMut(&Unasked),
 ) -> Result<(), ScenarioError> {
@@ -96,6 +99,12 @@ pub fn run(
     let mut refused = None;
     let mut told = false;
     for Request { wanted, answer } in wanted {
+        if let Some(Err(why)) = wanted.guest.as_deref().map(&may_boot) {
+            // No machine tells it.
+            told = false;
+            let _ = answer.send(Err(why));
+            continue;
+        }
         info!("the script boots a machine");
         let handed = answer.clone();
         let outcome = run_attended(&with(config, wanted), control, |operator| {

@@ -101,6 +101,57 @@ fn bad_input_leaves_every_earlier_file() {
     outputs.are_the_earlier(&["json"], &bad);
 }
 
+/// The script is refused before there is a machine of that image, and whatever ran before is not
+/// written there: its report as soon as it has ended, all else at the end.
+#[test]
+fn an_image_that_only_a_script_names_is_no_output() {
+    need_kvm();
+    let outputs = Outputs::new(&[]);
+    let (image, link) = (outputs.at("image"), outputs.at("link"));
+    fs::copy(tests::guest(), &image).expect("room for an image");
+    std::os::unix::fs::symlink("image", &link).expect("a link");
+    let before = fs::read(&image).expect("an image");
+    let (first, image) = (tests::guest(), image.display().to_string());
+    let first = format!("boot(#{{ guest: \"{}\" }});", first.display());
+    let boot = format!("boot(#{{ guest: \"{image}\" }});");
+    for options in [
+        "--report",
+        "--trace",
+        "--stats json --stats-file",
+        "--stats junit --stats-file",
+    ] {
+        for (script, status) in [
+            (boot.clone(), 2),
+            (format!("{first} {boot}"), 2),
+            (format!("try {{ {boot} }} catch {{}} {first}"), 3),
+        ] {
+            let run = Vmm::with(options).arg(&link).script(&script).run();
+            run.ends_with(status);
+            assert!(
+                fs::read(&image).is_ok_and(|it| it == before),
+                "{options}: {script}: {run}"
+            );
+            assert_eq!(outputs.names(), ["image", "link"], "{run}");
+            if status == 2 {
+                run.says(&format!("the guest image {image} would be lost: "))
+                    .says(&format!("{} is to be written", link.display()));
+            } else {
+                run.says("the script boots what is there");
+            }
+            if script == boot {
+                assert!(!run.stdout.contains("CPUs up"), "{run}");
+                run.says(":1:1: ");
+            }
+        }
+    }
+    // What the script does not boot is no image of it.
+    let json = ["--stats", "json", "--stats-file"];
+    let run = Vmm::new().args(json).arg(&link).script(&first).run();
+    run.ends_with(0);
+    let report: Result<Value, _> = serde_json::from_str(&outputs.text("image"));
+    assert!(report.is_ok(), "{run}");
+}
+
 /// Waits until the guest runs.
 fn started(vmm: Vmm) -> Running {
     let running = vmm.args(["--append", "calls=1000000000"]).start();

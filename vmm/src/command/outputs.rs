@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,19 @@ const RESULTS: [&[u8; 5]; 2] = [b"<?xml", b"KTAP "];
 #[derive(Debug, Default)]
 pub struct Outputs {
     inputs: Vec<PathBuf>,
-    /// The regular files that are written, by their names without links and detours.
-    written: RefCell<Vec<PathBuf>>,
+    /// The regular files that are written.
+    written: RefCell<Vec<Written>>,
+}
+
+/// A regular file that is written.
+#[derive(Debug)]
+struct Written {
+    /// As it is called on the command line.
+    name: PathBuf,
+    /// Its name without links and detours.
+    place: PathBuf,
+    /// Whether it turned out to be an image, and stays what it is.
+    is_spared: bool,
 }
 
 impl Outputs {
@@ -44,27 +55,50 @@ impl Outputs {
         if self.inputs.iter().any(|input| is_at(input, &place)) {
             return Err(cannot_write(name, &"the run needs what is in it"));
         }
-        let is_written = |it: &PathBuf| *it == place || is_at(it, &place);
+        let is_written = |it: &Written| it.place == place || is_at(&it.place, &place);
         if self.written.borrow().iter().any(is_written) {
             let why = "it was named for two outputs; give each a file of its own";
             return Err(cannot_write(name, &why));
         }
-        self.written.borrow_mut().push(place);
+        self.written.borrow_mut().push(Written {
+            name: name.to_owned(),
+            place,
+            is_spared: false,
+        });
         Ok(())
+    }
+
+    /// Checks that the file `image`, which a script boots, is no output. One that it is must not be
+    /// written any more.
+    ///
+    /// # Errors
+    /// A sentence that names both.
+    pub fn spare(&self, image: &Path) -> Result<(), String> {
+        let mut written = self.written.borrow_mut();
+        let Some(output) = written.iter_mut().find(|it| is_at(image, &it.place)) else {
+            return Ok(());
+        };
+        output.is_spared = true;
+        Err(format!(
+            "the guest image {} would be lost: {} is to be written, and is the same file; give \
+             the output another name",
+            spell_out_path(image),
+            spell_out_path(&output.name)
+        ))
+    }
+
+    /// Whether the output `name` must not be written any more.
+    pub fn is_spared(&self, name: &Path) -> bool {
+        let written = self.written.borrow();
+        written.iter().any(|it| it.is_spared && it.name == name)
     }
 
     /// As [`Outputs::check`], before the inputs could all be found: what is at `name` must be a test
     /// result of before, or nothing. It could be an input, under another name.
-    #[expect(clippy::disallowed_methods, reason = "only a regular file is opened")]
     pub fn check_result(&self, name: &Path) -> Result<(), Refused> {
         self.check(name)?;
-        // A pipe is not opened: that would wait for whoever writes to it.
-        if !fs::metadata(name).is_ok_and(|it| it.is_file() && it.len() > 0) {
-            return Ok(());
-        }
-        let mut begins = [0; 5];
-        let read = File::open(name).and_then(|mut file| file.read_exact(&mut begins));
-        if read.is_ok() && RESULTS.contains(&&begins) {
+        let is_result = |begins: [u8; 5]| RESULTS.contains(&&begins);
+        if beginning(name).is_none_or(|begins| begins.is_ok_and(is_result)) {
             return Ok(());
         }
         Err(cannot_write(
@@ -89,6 +123,21 @@ pub fn cannot_write(name: &Path, why: &dyn Display) -> Refused {
         message: format!("cannot write {}: {why}", spell_out_path(name)),
         status: 2,
     }
+}
+
+/// Whether the file `name` could be a guest image.
+pub fn may_be_image(name: &Path) -> bool {
+    matches!(beginning(name), Some(Ok(begins)) if begins.starts_with(b"\x7fELF"))
+}
+
+/// The first bytes of the regular file `name`; `None` if it is empty, not there, or something else.
+#[expect(clippy::disallowed_methods, reason = "only a regular file is opened")]
+fn beginning(name: &Path) -> Option<io::Result<[u8; 5]>> {
+    // A pipe is not opened: that would wait for whoever writes to it.
+    (fs::metadata(name).ok()).filter(|it| it.is_file() && it.len() > 0)?;
+    let mut begins = [0; 5];
+    let read = File::open(name).and_then(|mut file| file.read_exact(&mut begins));
+    Some(read.map(|()| begins))
 }
 
 /// Where the regular file `name` is, or will be once it is created; `None` if it is something else,
@@ -151,6 +200,30 @@ mod tests {
             let why = why(outputs.check(name));
             assert!(why.contains("the run needs what is in it"), "{why}");
         }
+    }
+
+    #[test]
+    fn an_output_that_a_script_boots_is_spared() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["image", "other"] {
+            fs::write(at(name), b"\x7fELF\x02").expect("room for a file");
+            assert!(may_be_image(&at(name)));
+        }
+        symlink(at("image"), at("link")).expect("room for a link");
+        let outputs = Outputs::default();
+        for name in ["link", "new"] {
+            assert!(outputs.check(&at(name)).is_ok());
+        }
+        assert_eq!(outputs.spare(&at("other")), Ok(()));
+        assert_eq!(outputs.spare(&at("nothing")), Ok(()));
+        assert!(!outputs.is_spared(&at("link")));
+        fs::hard_link(at("image"), at("again")).expect("room for a link");
+        let why = outputs.spare(&at("again")).expect_err("it is written");
+        for name in ["again", "link"] {
+            assert!(why.contains(&spell_out_path(&at(name))), "{why}");
+        }
+        assert!(outputs.is_spared(&at("link")) && !outputs.is_spared(&at("new")));
     }
 
     #[test]

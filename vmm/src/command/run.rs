@@ -30,7 +30,7 @@ use super::outputs::{Outputs, cannot_write};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
 use super::signals::{Drives, Signals, status_of};
-use super::stats::{Form, Reports};
+use super::stats::{Form, Reports, spared};
 use super::{Refused, chain, complain, installed};
 
 /// What to run, and how.
@@ -318,10 +318,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let mut trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let mut page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut case_file = arguments.record_case.as_ref().map(open).transpose()?;
+    let is_spared = |name: Option<&Path>| name.is_some_and(|name| outputs.is_spared(name));
     let mut status = 0;
     let mut outcomes = Vec::new();
     let report = |outcome: Outcome| {
         let mut own = outcome.report.exit_status;
+        if is_spared(stats_file) {
+            reports.spare();
+        }
         if let Err(error) = reports.add(&outcome) {
             complain(&format!("cannot write the report: {error}"));
             own = if own == 0 { NOT_REPORTED } else { own };
@@ -364,8 +368,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             }),
         Some(script) => {
             let params = arguments.param.iter().cloned().collect();
+            let may_boot = |image: &Path| outputs.spare(image);
             let unasked = |it: &Unasked| complain(&it.to_string());
-            scenario::run(script, &config, params, control.as_ref(), report, unasked)
+            let control = control.as_ref();
+            scenario::run(script, &config, params, control, may_boot, report, unasked)
                 .err()
                 .map(|error| Refused {
                     message: chain(&error),
@@ -390,21 +396,44 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         page_file.take_if(|file| file.replaces_another());
     }
     let why = refused.as_ref().map(|it| it.message.as_str());
+    if is_spared(stats_file) {
+        reports.spare();
+    }
+    let unless_spared = |name: Option<&Path>| match is_spared(name) {
+        true => Err(spared()),
+        false => Ok(()),
+    };
+    let (trace_name, page_name) = (arguments.trace.as_deref(), arguments.report.as_deref());
     let written = [
-        ("report", Some(reports.finish(&outcomes, refused.as_ref()))),
+        (
+            "report",
+            stats_file,
+            Some(reports.finish(&outcomes, refused.as_ref())),
+        ),
         (
             "trace",
-            trace_file.map(|file| write_trace(file, &traces, &config.trace_filter)),
+            trace_name,
+            trace_file.map(|file| {
+                unless_spared(trace_name)?;
+                write_trace(file, &traces, &config.trace_filter)
+            }),
         ),
         (
             "page",
-            page_file.map(|file| write_page(file, &outcomes, why)),
+            page_name,
+            page_file.map(|file| {
+                unless_spared(page_name)?;
+                write_page(file, &outcomes, why)
+            }),
         ),
     ];
-    for (what, result) in written {
+    for (what, name, result) in written {
         if let Some(Err(error)) = result {
             complain(&format!("cannot write the {what}: {error}"));
-            status = if status == 0 { NOT_REPORTED } else { status };
+            // That the script boots what is to be written has a status of its own.
+            if status == 0 && (refused.is_none() || !is_spared(name)) {
+                status = NOT_REPORTED;
+            }
         }
     }
     match refused {

@@ -10,6 +10,7 @@ use vmm::report::{csv, prometheus};
 use vmm::whole_file::{GrowingFile, WholeFile};
 use vmm::{Outcome, control};
 
+use super::outputs::may_be_image;
 use super::printing::{print, say};
 use super::{Refused, complain};
 
@@ -38,6 +39,8 @@ enum Destination {
     Growing(GrowingFile),
     /// A file that is written once, at the end.
     Whole(WholeFile),
+    /// A file that must stay what it is.
+    Spared,
 }
 
 /// The reports of a run.
@@ -53,6 +56,8 @@ pub struct Reports {
     machines: usize,
     /// Their test results, if these are what is to be written.
     suites: Vec<Suite>,
+    /// Their reports, if each has its own, and all are to be written at the end.
+    documents: String,
 }
 
 impl Form {
@@ -99,7 +104,10 @@ impl Reports {
     ) -> io::Result<Self> {
         let destination = match path {
             None => Destination::Stdout,
-            Some(path) if form.is_of_all() => Destination::Whole(WholeFile::create(path)?),
+            // What is there can be the image that the script boots next.
+            Some(path) if form.is_of_all() || script.is_some() && may_be_image(path) => {
+                Destination::Whole(WholeFile::create(path)?)
+            }
             Some(path) => Destination::Growing(GrowingFile::create(path)?),
         };
         Ok(Self {
@@ -109,7 +117,13 @@ impl Reports {
             is_script: script.is_some(),
             machines: 0,
             suites: Vec::new(),
+            documents: String::new(),
         })
+    }
+
+    /// Has the file stay as it is from now on. That a report cannot be written is said of the next.
+    pub fn spare(&mut self) {
+        self.destination = Destination::Spared;
     }
 
     /// Reports on a machine that has ended, unless all machines are reported together; for people
@@ -150,6 +164,14 @@ impl Reports {
                 let said = say(&words);
                 written.and(said)?;
             }
+            (Destination::Whole(_), _) if !self.form.is_of_all() => {
+                self.documents += &document;
+                say(&words)?;
+            }
+            (Destination::Spared, _) => {
+                say(&words)?;
+                return Err(spared());
+            }
             (_, Form::Table) => print(&(document + words.as_str()))?,
             _ => {
                 // Standard error may be closed or not read; the document still has to be written.
@@ -176,7 +198,8 @@ impl Reports {
                 self.suites.extend(refusal);
                 test_results(form, &self.suites)?
             }
-            _ => return Ok(()),
+            _ if self.documents.is_empty() => return Ok(()),
+            _ => self.documents,
         };
         match self.destination {
             Destination::Whole(file) => {
@@ -184,6 +207,7 @@ impl Reports {
             }
             Destination::Growing(mut file) => file.add(spell_out(&document).as_bytes()),
             Destination::Stdout => print(&document),
+            Destination::Spared => Err(spared()),
         }
     }
 
@@ -194,6 +218,11 @@ impl Reports {
         }
         refused
     }
+}
+
+/// Why a file is not written that is an image which a script boots.
+pub fn spared() -> io::Error {
+    io::Error::other("the script boots what is there")
 }
 
 /// The last part of `path`, which does not depend on where it is run.
