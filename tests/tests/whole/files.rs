@@ -152,6 +152,29 @@ fn an_image_that_only_a_script_names_is_no_output() {
     assert!(report.is_ok(), "{run}");
 }
 
+/// Not after the run. A name that is as long as it may be is none: temporary files beside it have
+/// names of their own.
+#[test]
+fn a_name_that_no_file_can_have_is_refused_at_the_start() {
+    need_kvm();
+    let outputs = Outputs::new(&[]);
+    // NAME_MAX
+    let (long, longer) = ("a".repeat(255), "a".repeat(256));
+    for options in ["--report", "--trace", "--stats json --stats-file"] {
+        let boot = |name: &str| {
+            let vmm = Vmm::with(options).arg(outputs.at(name));
+            vmm.arg(tests::guest()).run()
+        };
+        let run = boot(&longer);
+        run.ends_with(2).complains_of("File name too long");
+        assert!(outputs.names().is_empty(), "{run}");
+        let run = boot(&long);
+        run.ends_with(0);
+        assert_eq!(outputs.names(), [&*long], "{run}");
+        fs::remove_file(outputs.at(&long)).expect("it was written");
+    }
+}
+
 /// Waits until the guest runs.
 fn started(vmm: Vmm) -> Running {
     let running = vmm.args(["--append", "calls=1000000000"]).start();

@@ -74,7 +74,11 @@ impl WholeFile {
                 let made = beside.or_else(|_| temporary::create(&std::env::temp_dir(), mode))?;
                 Destination::Replacement(made)
             }
-            Err(_) => Destination::Replacement(temporary::create(directory_of(&path), 0o666)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Destination::Replacement(temporary::create(directory_of(&path), 0o666)?)
+            }
+            // No file can ever have that name, such as one that is too long.
+            Err(error) => return Err(error),
         };
         Ok(Self { path, destination })
     }
@@ -295,6 +299,13 @@ mod tests {
         assert!(WholeFile::create(directory.path()).is_err());
         assert!(WholeFile::create(Path::new("/")).is_err());
         assert!(WholeFile::create(&directory.path().join("none/a.json")).is_err());
+        // NAME_MAX
+        let long = |letters| directory.path().join("a".repeat(letters));
+        let error = WholeFile::create(&long(256)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG));
+        let file = WholeFile::create(&long(255)).unwrap();
+        file.write(|out| out.write_all(b"new")).unwrap();
+        assert!(long(255).is_file());
     }
 
     #[test]
