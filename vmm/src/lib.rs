@@ -113,7 +113,7 @@ use machine::layout::{Contents, Layout};
 use machine::pin::{PinError, Pins};
 use machine::points::Points;
 use machine::symbols::Symbols;
-use machine::{Machine, MachineError, Parts, boot};
+use machine::{Machine, MachineError, Parts, boot, limits};
 use manifest::Manifest;
 use provenance::{Input, Provenance};
 use report::{Own, Report, postmortem};
@@ -196,6 +196,7 @@ impl Error {
     /// reason.
     pub fn exit_status(&self) -> u8 {
         match self {
+            Self::Machine(error) if limits::are_reached(error) => 3,
             Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) | Self::TraceFilter(_) => 2,
             Self::Machine(error) if error.is_of_what_was_given() => 2,
             Self::Machine(_)

@@ -7,6 +7,7 @@ mod command;
 
 use std::process::ExitCode;
 
+use vmm::chain;
 use vmm::machine::limits;
 
 use command::cli::Cli;
@@ -14,6 +15,11 @@ use command::complain;
 use command::signals::take_file_size_limit_for_an_error;
 
 fn main() -> ExitCode {
+    // First: to read the command line takes more stack than a low limit leaves.
+    if let Err(error) = limits::raise_stack() {
+        complain(&chain(&error));
+        return ExitCode::from(3);
+    }
     let cli = Cli::read();
     take_file_size_limit_for_an_error();
     // May fail: a machine that needs more open files says so itself.

@@ -195,7 +195,7 @@ impl Verdict {
             Ending::Script(failure) => {
                 verdict.kind = match failure.kind {
                     script::FailureKind::Expectation | script::FailureKind::Over => Kind::Fail,
-                    script::FailureKind::Bad => Kind::BadScript,
+                    script::FailureKind::Bad | script::FailureKind::Host => Kind::BadScript,
                     script::FailureKind::Stuck => Kind::Stalled,
                 }
             }

@@ -1,5 +1,5 @@
-//! That a real process is confined, with each of its threads; and what becomes of one for which the
-//! host has too little memory. What each kind of thread must not do is tried in `vmm/tests`.
+//! That a real process is confined, with each of its threads; and what becomes of one that comes to a
+//! limit of its own, on memory, stack or open files. What each kind of thread must not do is tried in `vmm/tests`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -95,7 +95,7 @@ fn a_host_without_memory_refuses_the_machine() {
     // In KiB, around what the threads of 16 vCPUs take beside the guest's memory.
     for limit in (160_000..260_000).step_by(6_000).chain([500_000, 600_000]) {
         let mut vmm = Vmm::boot("--vcpus 16 --append workload=nonsense");
-        limited(&mut vmm, limit << 10);
+        limited(&mut vmm, libc::RLIMIT_AS, [limit << 10; 2]);
         let run = vmm.run();
         match run.status() {
             // The guest has run, and does not know that workload.
@@ -111,16 +111,78 @@ fn a_host_without_memory_refuses_the_machine() {
     assert!(refused > 2 && ran > 2, "{refused} refused, {ran} ran");
 }
 
-/// As `ulimit -v` does it.
-fn limited(vmm: &mut Vmm, bytes: u64) {
+#[test]
+fn a_stack_is_raised_where_it_may_be() {
+    need_kvm();
+    let with = |words: &str, hard| {
+        let mut vmm = Vmm::with(words);
+        limited(&mut vmm, libc::RLIMIT_STACK, [64 << 10, hard]);
+        vmm
+    };
+    for hard in [libc::RLIM_INFINITY, 1 << 20] {
+        let run = with("--vcpus 2", hard).arg(tests::guest()).run();
+        run.ends_with(0).says("pass: ");
+        with("--help", hard).run().ends_with(0);
+    }
+    for words in ["--help", "describe"] {
+        let run = with(words, 64 << 10).arg(tests::guest()).run();
+        run.ends_with(3).complains_of("64 KiB of stack");
+    }
+}
+
+/// Which file it is that cannot be opened depends on how many can.
+#[test]
+fn too_few_open_files_are_a_lack_of_the_host() {
+    need_kvm();
+    let folder = tempfile::tempdir().expect("a folder");
+    let case = folder.path().join("a.case");
+    fs::write(&case, "cpus 1\n0: all\n").expect("room for a case");
+    let (case, guest) = (
+        case.display().to_string(),
+        tests::guest().display().to_string(),
+    );
+    let report = folder.path().join("report").display().to_string();
+    let mut refused = 0;
+    for words in [
+        [&*guest].as_slice(),
+        &["--report", &report, &guest],
+        &["--script", &case, &guest],
+        &["describe", &guest],
+        &["probes", &guest],
+        &["explore", &case, &guest],
+        &["replay", &case, &guest],
+        &["compare", &case, &case],
+        &["merge", &case],
+        &["bench", &guest],
+        &["bench", "--baseline", &case, &guest],
+    ] {
+        // With three, and none open but the standard streams, no program is loaded.
+        for files in 4..12 {
+            for more in ["--no-landlock", "--log=warn"] {
+                let mut vmm = Vmm::new().args(words).arg(more);
+                limited(&mut vmm, libc::RLIMIT_NOFILE, [files; 2]);
+                let run = vmm.run();
+                assert!(!run.stderr.contains("Permission denied"), "{files}: {run}");
+                if run.stderr.contains("Too many open files") {
+                    run.ends_with(3);
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 11, "{refused} refused");
+}
+
+/// As `ulimit` does it, with a soft and a hard limit.
+fn limited(vmm: &mut Vmm, resource: libc::__rlimit_resource_t, [soft, hard]: [u64; 2]) {
     use std::os::unix::process::CommandExt;
     let limit = libc::rlimit {
-        rlim_cur: bytes,
-        rlim_max: bytes,
+        rlim_cur: soft,
+        rlim_max: hard,
     };
     let set = move || {
         // SAFETY: `limit` is a valid `rlimit`, and lives until the call returns.
-        match unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } {
+        match unsafe { libc::setrlimit(resource, &raw const limit) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }

@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Read here, so that a bad image is refused before there is a machine.
     let image = Guest::from(&guest_path)
         .open()
-        .map_err(|error| bad(chain(&error)))?;
+        .map_err(|error| Refused::of(chain(&error), &error))?;
     let guest = Input::new(&guest_path, image.file());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
     let of_image = |error: &dyn Display| bad(format!("{}: {error}", spell_out_path(&guest_path)));

@@ -46,10 +46,8 @@ impl Arguments {
 /// [`Refused`] if that is not possible, or cannot be written.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let Arguments { a, b, machine, .. } = arguments;
-    let comparison = Comparison::of_files(a, b, *machine).map_err(|error| Refused {
-        message: error.to_string(),
-        status: 2,
-    })?;
+    let comparison = Comparison::of_files(a, b, *machine)
+        .map_err(|error| Refused::of(error.to_string(), &error))?;
     let page = arguments.html.as_ref();
     let page = page
         .map(|path| Outputs::beside([a, b]).create(path))

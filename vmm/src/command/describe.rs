@@ -10,7 +10,7 @@ use vmm::manifest::{Document, Manifest, SCHEMA};
 use vmm::provenance::Input;
 
 use super::printing::{listed, print, print_json};
-use super::{Refused, installed};
+use super::{Refused, chain, installed};
 
 /// Which image to look into.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
     let guest = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
     let name = spell_out_path(&guest);
-    let image = Image::open(&guest).map_err(|error| refused(error.to_string()))?;
+    let image = Image::open(&guest).map_err(|error| Refused::of(chain(&error), &error))?;
     let manifest = Manifest::of(&image)
         .map_err(|error| refused(error.to_string()))?
         .ok_or_else(|| {

@@ -20,14 +20,14 @@ use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
-use vmm::{duration, size, text};
+use vmm::{duration, size};
 
 use super::explored::{self, Files, NOT_WRITTEN, StoryReplay};
 use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, chain, complain, installed, search_stats};
+use super::{Refused, chain, complain, installed, read_text, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -409,10 +409,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     };
     if let Some(file) = &arguments.checkpoint {
         outputs.check(file)?;
-        checkpoint_file::check(file).map_err(|error| Refused {
-            message: chain(&error),
-            status: 2,
-        })?;
+        checkpoint_file::check(file).map_err(|error| Refused::of(chain(&error), &error))?;
     }
     interruption::catch()?;
     let part = match search(arguments, &config) {
@@ -491,7 +488,7 @@ fn search(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
 fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
     let name = spell_out_path(path);
     let bad = |message| Refused { message, status: 2 };
-    let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|error| {
         bad(format!(
             "{name} is not what vmm merge --sharing writes: {error}"
@@ -504,9 +501,10 @@ fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
 /// # Errors
 /// [`Refused`] if it cannot be read, or is none.
 pub fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
-    let name = spell_out_path(path);
-    let bad = |message| Refused { message, status: 2 };
-    let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
-    let case = Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
+    let text = read_text(path)?;
+    let case = Case::parse(&text).map_err(|error| Refused {
+        message: format!("{}: {error}", spell_out_path(path)),
+        status: 2,
+    })?;
     Ok((case, Input::new(path, text.as_bytes())))
 }

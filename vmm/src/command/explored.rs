@@ -24,7 +24,7 @@ use vmm::report::test_results::of_search;
 use vmm::whole_file::WholeFile;
 
 use super::interruption::{self, interrupted};
-use super::outputs::{Outputs, cannot_write};
+use super::outputs::{Outputs, not_made};
 use super::search_stats::Output;
 use super::stats::short_name;
 use super::{Refused, chain, complain};
@@ -73,7 +73,7 @@ pub fn destination(path: Option<&Path>, outputs: &Outputs) -> Result<Option<Dest
     let Some(path) = path else { return Ok(None) };
     outputs.check(path)?;
     outputs.check(&Destination::of_states(path))?;
-    let made = Destination::new(path).map_err(|error| cannot_write(path, &error))?;
+    let made = Destination::new(path).map_err(|error| not_made(path, &error))?;
     Ok(Some(made))
 }
 

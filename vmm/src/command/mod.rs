@@ -24,9 +24,26 @@ mod search_stats;
 pub mod signals;
 mod stats;
 
+use std::error::Error;
+use std::path::Path;
+
 use vmm::chain;
+use vmm::control_characters::spell_out_path;
+use vmm::machine::limits;
+use vmm::text;
 
 pub use printing::complain;
+
+/// The text in the file `path`, which was named on the command line.
+///
+/// # Errors
+/// [`Refused`] if it cannot be read.
+pub fn read_text(path: &Path) -> Result<String, Refused> {
+    text::read(path).map_err(|error| {
+        let message = format!("cannot read {}: {error}", spell_out_path(path));
+        Refused::of(message, &error)
+    })
+}
 
 /// Why a subcommand could not do its work.
 #[derive(Debug)]
@@ -35,4 +52,13 @@ pub struct Refused {
     pub message: String,
     /// The exit status.
     pub status: u8,
+}
+
+impl Refused {
+    /// Because of something that was named on the command line, with which `error` came of it: with
+    /// status 2, or with 3 if the host has no files or no memory left.
+    pub fn of(message: String, error: &(dyn Error + 'static)) -> Self {
+        let status = if limits::are_reached(error) { 3 } else { 2 };
+        Self { message, status }
+    }
 }

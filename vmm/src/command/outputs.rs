@@ -113,8 +113,13 @@ impl Outputs {
     /// [`Refused`] if it is an input or another output, or cannot be created.
     pub fn create(&self, name: &Path) -> Result<WholeFile, Refused> {
         self.check(name)?;
-        WholeFile::create(name).map_err(|error| cannot_write(name, &error))
+        WholeFile::create(name).map_err(|error| not_made(name, &error))
     }
+}
+
+/// Refuses to write the file `name`, which could not be created.
+pub fn not_made(name: &Path, error: &io::Error) -> Refused {
+    Refused::of(cannot_write(name, error).message, error)
 }
 
 /// Refuses to write the file `name`.

@@ -9,7 +9,7 @@ use vmm::machine::image::Image;
 use vmm::machine::points::Points;
 
 use super::printing::{listed, print};
-use super::{Refused, installed};
+use super::{Refused, chain, installed};
 
 /// Which image to look into.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
     let guest = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
-    let image = Image::open(&guest).map_err(|error| refused(error.to_string()))?;
+    let image = Image::open(&guest).map_err(|error| Refused::of(chain(&error), &error))?;
     let points = Points::read(image.bytes()).map_err(|error| refused(error.to_string()))?;
     let mut places: Vec<_> = points
         .iter()

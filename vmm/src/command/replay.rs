@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use vmm::confinement;
 use vmm::control_characters::spell_out_path;
+use vmm::duration;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
@@ -15,14 +16,13 @@ use vmm::provenance::{Host, Provenance, VERSION, now};
 use vmm::report::page::story::{Document, Tone};
 use vmm::report::test_results::of_replay;
 use vmm::stats::sources::Trials;
-use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, complain, installed, search_stats};
+use super::{Refused, complain, installed, read_text, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -72,8 +72,7 @@ const ANOTHER_WAY: &str = "another way";
 fn inputs(arguments: &Arguments) -> Result<(Schedule, PathBuf), Refused> {
     let name = spell_out_path(&arguments.schedule);
     let bad = |message| Refused { message, status: 2 };
-    let text = text::read(&arguments.schedule)
-        .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
+    let text = read_text(&arguments.schedule)?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let guest = installed::image(arguments.guest.as_deref(), &found_on(&schedule))?;
     Ok((schedule, guest))

@@ -26,7 +26,7 @@ use vmm::verdict::ExpectedExit;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
-use super::outputs::{Outputs, cannot_write};
+use super::outputs::{Outputs, not_made};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
 use super::signals::{Drives, Signals, status_of};
@@ -314,7 +314,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         script.as_deref(),
         guest.as_deref(),
     )
-    .map_err(|error| cannot_write(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
+    .map_err(|error| not_made(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
     let mut trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let mut page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut case_file = arguments.record_case.as_ref().map(open).transpose()?;
@@ -351,10 +351,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let control = match control {
         Ok(control) => control,
         Err(error) => {
-            return Err(reports.refuse(Refused {
-                message: chain(&error),
-                status: 2,
-            }));
+            return Err(reports.refuse(Refused::of(chain(&error), &error)));
         }
     };
     let config = arguments.config(guest.as_deref(), &signals);

@@ -7,9 +7,11 @@ use std::{fs, io};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
 };
 
+use crate::machine::limits;
 use crate::whole_file::{directory_of, place_of};
 
 /// The newest version of Landlock that is asked for. A kernel with an older one does what it can.
@@ -47,6 +49,18 @@ impl Files {
     }
 }
 
+/// Why the files of the process could not be limited.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Landlock.
+    #[error(transparent)]
+    Landlock(#[from] RulesetError),
+    /// One that is to be allowed cannot be opened for lack of files or memory. Nobody could open it
+    /// afterwards.
+    #[error(transparent)]
+    Open(PathFdError),
+}
+
 /// How far the kernel limits the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limited {
@@ -76,8 +90,8 @@ const DEVICES: [&str; 6] = [
 /// program needs. There is no TCP, and nobody outside is sent a signal.
 ///
 /// # Errors
-/// If a kernel that has Landlock refuses it.
-pub(super) fn limit_to(files: &Files) -> Result<Limited, RulesetError> {
+/// If a kernel that has Landlock refuses it, or the host has no files or no memory left.
+pub(super) fn limit_to(files: &Files) -> Result<Limited, FilesError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -135,9 +149,14 @@ struct Rules(RulesetCreated);
 
 impl Rules {
     /// Allows `access` to what is at `path` and below. What is not there needs no leave.
-    fn allow(&mut self, path: &Path, access: BitFlags<AccessFs>) -> Result<(), RulesetError> {
-        let (Ok(found), Ok(opened)) = (fs::metadata(path), PathFd::new(path)) else {
+    fn allow(&mut self, path: &Path, access: BitFlags<AccessFs>) -> Result<(), FilesError> {
+        let Ok(found) = fs::metadata(path) else {
             return Ok(());
+        };
+        let opened = match PathFd::new(path) {
+            Ok(opened) => opened,
+            Err(error) if limits::are_reached(&error) => return Err(FilesError::Open(error)),
+            Err(_) => return Ok(()),
         };
         let access = match found.is_dir() {
             true => access,
@@ -146,7 +165,7 @@ impl Rules {
         };
         match (&mut self.0).add_rule(PathBeneath::new(opened, access)) {
             Err(error) if is_of_no_file_system(&error) => Ok(()),
-            added => added.map(|_| ()),
+            added => Ok(added.map(|_| ())?),
         }
     }
 }

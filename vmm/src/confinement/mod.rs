@@ -24,8 +24,8 @@ use std::sync::OnceLock;
 use tracing::{info, warn};
 
 use capabilities::Kept;
-pub use files::Files;
 use files::Limited;
+pub use files::{Files, FilesError};
 use filter::FilterError;
 
 use crate::control_characters::spell_out;
@@ -59,7 +59,7 @@ pub enum ConfinementError {
     NoNewPrivileges(#[source] io::Error),
     /// Files.
     #[error("cannot limit the files of this process by Landlock; --no-landlock runs without")]
-    Files(#[source] landlock::RulesetError),
+    Files(#[source] FilesError),
     /// The allocator.
     #[error("cannot start a thread before any other")]
     Heaps(#[source] io::Error),

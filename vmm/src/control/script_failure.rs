@@ -15,6 +15,8 @@ pub enum FailureKind {
     Bad,
     /// Something that was waited for did not happen, or the script did not end.
     Stuck,
+    /// The host has no files or no memory left to read the script.
+    Host,
     /// The machine ended while the script still used it. If it died, that decides the status.
     Over,
 }

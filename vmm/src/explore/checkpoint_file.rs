@@ -116,6 +116,7 @@ pub struct CheckpointError {
     /// The file.
     file: PathBuf,
     /// What is wrong with it.
+    #[source]
     why: Wrong,
 }
 
@@ -123,7 +124,7 @@ pub struct CheckpointError {
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
     #[error("{0}")]
-    Io(io::Error),
+    Io(#[source] io::Error),
     #[error(
         "the file exists, and is no checkpoint of this version; it stays as it is: name another one"
     )]

@@ -11,6 +11,7 @@ use super::sharing::OtherCpus;
 use super::specimen::SpecimenError;
 
 use crate::control_characters::spell_out_path;
+use crate::machine::limits;
 
 /// Why nothing was explored or replayed.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,7 @@ impl ExploreError {
     /// The exit status of the command.
     pub fn exit_status(&self) -> u8 {
         match self {
+            _ if limits::are_reached(self) => 3,
             Self::Image(_)
             | Self::Case(..)
             | Self::NoSuchCondition(_)

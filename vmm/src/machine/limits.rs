@@ -1,8 +1,9 @@
-//! The limits of the process, which a machine with many vCPUs can come to: that on open files, and
-//! that on memory, of which each thread needs some before it does anything. A machine only checks
-//! them. They belong to the whole process, so the program has to raise the first ([`raise`]), and to
-//! make do with little memory ([`limit_heaps`]).
+//! The limits of the process: that on open files and that on memory, to which a machine with many
+//! vCPUs can come, and that on the stack of its first thread. A machine only checks them. They belong
+//! to the whole process, so the program has to raise those on files and the stack ([`raise`],
+//! [`raise_stack`]), and to make do with little memory ([`limit_heaps`]).
 
+use std::error::Error;
 use std::io;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
@@ -20,6 +21,12 @@ const SPARE: usize = 24 << 20;
 /// when the thread starts, with a page that guards each (`AT_MINSIGSTKSZ` is up to 11 KiB on x86-64,
 /// with the tiles of AMX).
 const BESIDE_STACK: usize = 64 << 10;
+
+/// Stack that the first thread is given if it may have it, as hosts do by default.
+const STACK: u64 = 8 << 20;
+
+/// Stack without which the first thread may not come to its end.
+const LEAST_STACK: u64 = 1 << 20;
 
 /// Too few files, or too little memory, for the machine.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +71,19 @@ pub enum LimitError {
         #[source]
         source: io::Error,
     },
+    /// The hard limit on the stack is too low.
+    #[error(
+        "this process may have {allowed} KiB of stack and needs {needed}; raise the hard limit \
+         (ulimit -Hs)"
+    )]
+    Stack {
+        /// The hard limit, in KiB.
+        allowed: u64,
+        /// What is needed, in KiB.
+        needed: u64,
+    },
     /// The limit cannot be read or set.
-    #[error("cannot {0} the limit on open files or memory")]
+    #[error("cannot {0} the limit on open files, memory or stack")]
     Refused(&'static str, #[source] io::Error),
 }
 
@@ -129,50 +147,113 @@ pub fn limit_heaps() {
     // Only glibc has several.
     #[cfg(target_env = "gnu")]
     {
-        let mut limit = libc::rlimit {
-            rlim_cur: libc::RLIM_INFINITY,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        // SAFETY: `limit` is a valid place for one `rlimit`. If it cannot be read there is none.
-        unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let most = match limit.rlim_cur {
+        let most = match memory() {
             // malloc.c, `arena_get2`.
-            libc::RLIM_INFINITY => i32::try_from(8 * processors).unwrap_or(i32::MAX),
-            _ => 1,
+            None => i32::try_from(8 * processors).unwrap_or(i32::MAX),
+            Some(_) => 1,
         };
         // SAFETY: takes numbers, and fails for those that are no number of heaps.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
     }
 }
 
-/// Raises the soft limit of this process, and of those that it starts from now on, to the hard
-/// limit.
+/// The limit on the memory of this process (`ulimit -v`), in bytes of address space; `None` if there
+/// is none, or it cannot be read.
+pub fn memory() -> Option<u64> {
+    let limit = of(libc::RLIMIT_AS).ok()?.rlim_cur;
+    (limit != libc::RLIM_INFINITY).then_some(limit)
+}
+
+/// Raises the soft limit of this process on open files, and of those that it starts from now on, to
+/// the hard limit.
 ///
 /// # Errors
 /// [`LimitError::Refused`].
 pub fn raise() -> Result<(), LimitError> {
     let limit = current()?;
-    let raised = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        ..limit
-    };
-    // SAFETY: `raised` is a valid `rlimit`, and raising the soft limit affects nothing else.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
-        0 => Ok(()),
-        _ => Err(LimitError::Refused("raise", io::Error::last_os_error())),
+    raise_to(libc::RLIMIT_NOFILE, limit.rlim_max, limit)
+}
+
+/// Raises the soft limit of this process on the stack of its first thread to 8 MiB, if it is lower,
+/// or to the hard limit, if that is. Other threads say themselves how much they need.
+///
+/// # Errors
+/// [`LimitError::Stack`] if that is too little, and [`LimitError::Refused`].
+pub fn raise_stack() -> Result<(), LimitError> {
+    let limit = of(libc::RLIMIT_STACK)?;
+    let wanted = stack_of(limit)?;
+    match wanted > limit.rlim_cur {
+        true => raise_to(libc::RLIMIT_STACK, wanted, limit),
+        false => Ok(()),
     }
 }
 
+/// The soft limit on the stack that is wanted, of one that is `limit` now.
+fn stack_of(limit: libc::rlimit) -> Result<u64, LimitError> {
+    let wanted = STACK.min(limit.rlim_max);
+    if wanted < LEAST_STACK {
+        return Err(LimitError::Stack {
+            allowed: wanted >> 10,
+            needed: LEAST_STACK >> 10,
+        });
+    }
+    Ok(wanted)
+}
+
+/// Whether `error` comes of a host that has no files or no memory left for this process, and not of
+/// what it was asked for.
+pub fn are_reached(error: &(dyn Error + 'static)) -> bool {
+    let lacks = |error: &io::Error| {
+        let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+        error.raw_os_error().is_some_and(|it| lacking.contains(&it))
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(lacks) {
+            return true;
+        }
+        cause = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            // An error of its own kind within one of the host, which names the file.
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
 fn current() -> Result<libc::rlimit, LimitError> {
+    of(libc::RLIMIT_NOFILE)
+}
+
+fn of(resource: libc::__rlimit_resource_t) -> Result<libc::rlimit, LimitError> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: `limit` is a valid place for one `rlimit`.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+    match unsafe { libc::getrlimit(resource, &raw mut limit) } {
         0 => Ok(limit),
         _ => Err(LimitError::Refused("read", io::Error::last_os_error())),
+    }
+}
+
+fn raise_to(
+    resource: libc::__rlimit_resource_t,
+    soft: u64,
+    limit: libc::rlimit,
+) -> Result<(), LimitError> {
+    let raised = libc::rlimit {
+        rlim_cur: soft,
+        ..limit
+    };
+    // SAFETY: `raised` is a valid `rlimit`, and raising a soft limit affects nothing else.
+    match unsafe { libc::setrlimit(resource, &raw const raised) } {
+        0 => Ok(()),
+        _ => Err(LimitError::Refused("raise", io::Error::last_os_error())),
     }
 }
 
@@ -193,6 +274,37 @@ mod tests {
             with(needed - 1, needed - 1),
             Err(LimitError::OpenFiles { allowed, .. }) if allowed == needed - 1
         ));
+    }
+
+    #[test]
+    fn a_stack_is_raised_as_far_as_it_may_and_must_be() {
+        let with = |rlim_max| {
+            stack_of(libc::rlimit {
+                rlim_cur: 64 << 10,
+                rlim_max,
+            })
+        };
+        assert_eq!(with(libc::RLIM_INFINITY).unwrap(), STACK);
+        assert_eq!(with(LEAST_STACK).unwrap(), LEAST_STACK);
+        assert!(matches!(
+            with(LEAST_STACK - 1024),
+            Err(LimitError::Stack {
+                allowed: 1023,
+                needed: 1024
+            })
+        ));
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_found_within_other_errors() {
+        let of = io::Error::from_raw_os_error;
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert!(are_reached(&of(errno)));
+            assert!(are_reached(&io::Error::other(of(errno))));
+            assert!(are_reached(&LimitError::Refused("read", of(errno))));
+        }
+        assert!(!are_reached(&of(libc::ENOENT)));
+        assert!(!are_reached(&LimitError::Refused("read", of(libc::EPERM))));
     }
 
     #[test]

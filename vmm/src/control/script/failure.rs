@@ -9,12 +9,16 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use crate::control::operator::OperatorError;
 use crate::control::script_failure::{Failure, FailureKind};
 use crate::lab::oracles::NoSuchOracle;
+use crate::machine::limits;
 
 impl Failure {
     /// The script cannot be read.
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         Self {
-            kind: FailureKind::Bad,
+            kind: match limits::are_reached(error) {
+                true => FailureKind::Host,
+                false => FailureKind::Bad,
+            },
             file: file.to_owned(),
             place: None,
             message: format!("cannot read the script: {error}"),
@@ -46,6 +50,7 @@ impl Failure {
         match self.kind {
             FailureKind::Expectation | FailureKind::Over => 1,
             FailureKind::Bad => 2,
+            FailureKind::Host => 3,
             FailureKind::Stuck => 5,
         }
     }

@@ -23,6 +23,7 @@ pub enum Unusable {
         /// The file.
         path: PathBuf,
         /// What the host said.
+        #[source]
         problem: std::io::Error,
     },
     /// There is no document in it that can be compared.
