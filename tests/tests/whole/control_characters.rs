@@ -160,6 +160,8 @@ fn the_name_of_a_file() {
         &["bench", NAME],
         &["bench", "--baseline", THERE, &guest],
         &["ctl", NAME, "stats"],
+        &["describe", &guest, NAME],
+        &["--vcpus", NAME, &guest],
     ] {
         let mut vmm = Vmm::new().args(words);
         vmm.command().current_dir(folder.path());

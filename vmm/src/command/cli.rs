@@ -1,6 +1,7 @@
 //! The command line as a whole: the subcommands, the options that all of them have, and which
 //! module does the work of which.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process;
@@ -10,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use vmm::closest::closest;
 use vmm::confinement::{Confinement, ConfinementError, Files, confine};
-use vmm::control_characters::spell_out;
+use vmm::control_characters::{spell_out, spell_out_all};
 
 use super::log::{self, Level};
 use super::printing::{complain, listed, say};
@@ -161,9 +162,10 @@ impl Cli {
 /// Says what `error` says, which is also what `--help` asks for, and ends the process.
 fn end(error: &clap::Error) -> ! {
     let text = error.render().to_string();
+    let quoted = spell_out_words(&text, std::env::args_os());
     let printed = match error.use_stderr() {
         // It quotes the command line, where names of files can have anything.
-        true if spell_out(&text) != text => say(&text),
+        true if spell_out(&quoted) != text => say(&quoted),
         // In colours, where they can be seen.
         _ => error.print(),
     };
@@ -177,6 +179,22 @@ fn end(error: &clap::Error) -> ! {
         _ => error.exit_code(),
     };
     process::exit(status)
+}
+
+/// `text` without control characters in the `words` of the command line that it quotes, or in the
+/// values of options among them.
+fn spell_out_words(text: &str, words: impl IntoIterator<Item = OsString>) -> String {
+    let mut text = text.to_owned();
+    for word in words {
+        let word = word.to_string_lossy();
+        let value = word.split_once('=').map(|(_, value)| value);
+        for quoted in [Some(&*word), value].into_iter().flatten() {
+            if let Cow::Owned(shown) = spell_out_all(quoted) {
+                text = text.replace(quoted, &shown);
+            }
+        }
+    }
+    text
 }
 
 /// What to say of the words of a command line that makes no sense, if a subcommand is meant: its
@@ -214,6 +232,16 @@ mod tests {
     #[test]
     fn the_arguments_make_sense() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_quoted_begins_no_line() {
+        let words = ["vmm", "a\nb", "--vcpus=c\nd"].map(OsString::from);
+        let text = "error: 'a\nb', and 'c\nd'\n\nUsage: vmm\n";
+        assert_eq!(
+            spell_out_words(text, words),
+            "error: 'a\\nb', and 'c\\nd'\n\nUsage: vmm\n"
+        );
     }
 
     #[test]
