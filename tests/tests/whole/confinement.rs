@@ -9,6 +9,7 @@ use std::path::Path;
 use tests::{Vmm, need_kvm};
 
 use super::control::Bench;
+use super::explore::{SHRINKING_MASK, Workspace};
 
 /// What the kernel says of a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +110,43 @@ fn a_host_without_memory_refuses_the_machine() {
         }
     }
     assert!(refused > 2 && ran > 2, "{refused} refused, {ran} ran");
+}
+
+/// Whatever the limit, the search is refused, or stops with what it has seen.
+#[test]
+fn a_search_near_the_limit_on_memory_stops() {
+    need_kvm();
+    let workspace = Workspace::with(SHRINKING_MASK);
+    let mut refused = 0;
+    let mut near = 0;
+    let mut searched = 0;
+    // In KiB, around what two machines, and four, take beside each other.
+    let limits = |from: u64, to| (from..to).step_by(5_000);
+    let two = limits(80_000, 120_000).map(|limit| (2, limit));
+    for (jobs, limit) in two.chain(limits(130_000, 190_000).map(|limit| (4, limit))) {
+        let options = format!("--strategy exhaustive --max-states 100 --jobs {jobs}");
+        let mut vmm = workspace.explore(&options);
+        limited(&mut vmm, libc::RLIMIT_AS, [limit << 10; 2]);
+        let run = vmm.run();
+        match run.status() {
+            3 => {
+                refused += 1;
+                assert!(run.stderr.contains("memory"), "{limit} KiB: {run}");
+            }
+            5 if run
+                .stdout
+                .contains("near the limit on its memory (ulimit -v)") =>
+            {
+                near += 1
+            }
+            5 => searched += 1,
+            other => panic!("{jobs} jobs, {limit} KiB: status {other}: {run}"),
+        }
+    }
+    assert!(
+        refused > 2 && near > 2 && searched > 2,
+        "{refused} refused, {near} near the limit, {searched} not"
+    );
 }
 
 #[test]

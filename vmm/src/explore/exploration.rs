@@ -1,8 +1,9 @@
 //! One exploration, from the guest image to the outcome: boots the specimen, runs the search, and
 //! shortens and checks what it found.
 
+use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -263,17 +264,19 @@ fn go_on_from(
 
 /// Where the search keeps what it has seen.
 fn storage(config: &Config) -> Result<Storage, ExploreError> {
-    let Some(limit) = &config.memory_limit else {
-        return Ok(Storage::default());
+    let storage = match &config.memory_limit {
+        None => Storage::default(),
+        Some(limit) => Storage::new(limit.clone())
+            .map_err(|error| ExploreError::Storage(limit.directory.clone(), error))?,
     };
-    let directory = limit.directory.clone();
-    Storage::new(limit.clone()).map_err(|error| ExploreError::Storage(directory, error))
+    Ok(storage.bounded(limits::memory().is_some()))
 }
 
 /// The stack of a thread of the standard library, in bytes.
 const STACK: usize = 2 << 20;
 
-/// Boots as many specimens as `config` asks for, all at the same time.
+/// Boots as many specimens as `config` asks for, all at the same time; one after the other where the
+/// process has a limit on its memory, of which each sees whether it is enough for it alone.
 fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, ExploreError> {
     let setup = setup(image, config);
     let mut all = Vec::new();
@@ -284,19 +287,26 @@ fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, 
     )
     .map_err(|error| SpecimenError::from(MachineError::from(error)))?;
     thread::scope(|scope| {
-        let others: Vec<_> = (1..config.jobs)
-            .map(|_| {
-                thread::Builder::new().spawn_scoped(scope, || {
-                    let mut specimen = Specimen::boot(&setup, until.clone())?;
-                    specimen.detach();
-                    Ok::<_, SpecimenError>(specimen)
-                })
+        let boot = || {
+            thread::Builder::new().spawn_scoped(scope, || {
+                let mut specimen = Specimen::boot(&setup, until.clone())?;
+                specimen.detach();
+                Ok::<_, SpecimenError>(specimen)
             })
-            .collect();
+        };
+        let take = |other: io::Result<ScopedJoinHandle<'_, Result<Specimen, SpecimenError>>>| {
+            let other = other.map_err(SpecimenError::Job)?.join();
+            other.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        let is_bounded = limits::memory().is_some();
+        let at_once = if is_bounded { 1 } else { config.jobs };
+        let others: Vec<_> = (1..at_once).map(|_| boot()).collect();
         all.push(Specimen::boot(&setup, until.clone())?);
         for other in others {
-            let other = other.map_err(SpecimenError::Job)?.join();
-            all.push(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            all.push(take(other)?);
+        }
+        for _ in at_once..config.jobs {
+            all.push(take(boot())?);
         }
         Ok::<_, SpecimenError>(())
     })?;

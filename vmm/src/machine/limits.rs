@@ -139,6 +139,12 @@ pub fn check_memory(threads: u32, stack: usize) -> Result<(), LimitError> {
     unmapped.map_err(|error| LimitError::Refused("check", error.into()))
 }
 
+/// Whether this process has room for what it allocates in a moment, beside what it asks for here: the
+/// allocator has no other answer than to end the process.
+pub fn have_spare() -> bool {
+    check_memory(0, 0).is_ok()
+}
+
 /// Sets how many heaps the C library makes. Where this process has a limit on its memory
 /// (`ulimit -v`) that is one: each of the others would reserve 64 MiB of it for one thread, and leave
 /// none for the rest. Elsewhere it is as many as there would be, but known now: the library reads a

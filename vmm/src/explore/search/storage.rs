@@ -13,6 +13,7 @@ use tracing::debug;
 use super::region::{Plain, Region};
 use crate::control_characters::spell_out_path;
 use crate::explore::stop_reason::StopReason;
+use crate::machine::limits;
 use crate::page_size::PAGE_SIZE;
 use crate::size;
 
@@ -48,6 +49,8 @@ impl<T: Plain + Sync> PageOut for Region<T> {
 #[derive(Debug, Default)]
 pub struct Storage {
     limit: Option<MemoryLimit>,
+    /// Whether the process has a limit on its address space, to which the search must not come.
+    is_bounded: bool,
     /// What can be paged out, and the number of the part whose turn it is.
     pageable: Mutex<(Vec<Weak<dyn PageOut>>, usize)>,
     stopped: OnceLock<StopReason>,
@@ -72,6 +75,12 @@ impl Storage {
         })
     }
 
+    /// With a limit on the address space of the process, or without.
+    #[must_use]
+    pub fn bounded(self, is_bounded: bool) -> Self {
+        Self { is_bounded, ..self }
+    }
+
     /// A new region.
     ///
     /// # Errors
@@ -81,7 +90,20 @@ impl Storage {
             None => Region::in_memory(values),
             Some(limit) => Region::in_file(values, &limit.directory),
         };
-        region.map_err(|error| self.note_no_room::<T>(values, &error))
+        let region = region.map_err(|error| self.note_no_room::<T>(values, &error))?;
+        self.keep_spare()?;
+        Ok(region)
+    }
+
+    /// Has the search stop while the process has room for what comes after it.
+    fn keep_spare(&self) -> Result<(), StopReason> {
+        match self.is_bounded && !limits::have_spare() {
+            true => Err(self.note_full(
+                "this process has come near the limit on its memory (ulimit -v); raise it, or ask \
+                 for fewer --jobs",
+            )),
+            false => Ok(()),
+        }
     }
 
     fn note_no_room<T>(&self, values: usize, error: &io::Error) -> StopReason {
@@ -134,6 +156,8 @@ impl Storage {
     /// it has an eighth less. `own` is what only the caller can get at. If it is not enough to page
     /// out everything, the search has to stop.
     pub fn keep_within(&self, own: &[&dyn PageOut]) {
+        // What stops it is noted.
+        let _ = self.keep_spare();
         let Some(limit) = &self.limit else {
             return;
         };
