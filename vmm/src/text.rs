@@ -15,6 +15,46 @@ use crate::input;
 /// many shards, has some hundred KiB.
 const LONGEST: u64 = 64 << 20;
 
+/// Why a file is of no use, in a sentence that names it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Useless {
+    message: String,
+    /// What the host said, if it could not be read.
+    source: Option<io::Error>,
+}
+
+impl Useless {
+    /// A file that cannot be read, as `message` says.
+    pub fn unreadable(message: String, error: io::Error) -> Self {
+        Self {
+            message,
+            source: Some(error),
+        }
+    }
+}
+
+/// What is in the file makes no sense, as the sentence says.
+impl From<String> for Useless {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            source: None,
+        }
+    }
+}
+
+/// As [`read`], with the name of the file in what is wrong with it.
+///
+/// # Errors
+/// [`Useless`].
+pub fn read_named(path: &Path) -> Result<String, Useless> {
+    read(path).map_err(|error| {
+        let message = format!("cannot read {}: {error}", spell_out_path(path));
+        Useless::unreadable(message, error)
+    })
+}
+
 /// Reads the text in the file at `path`, which can be a pipe.
 ///
 /// # Errors
@@ -44,4 +84,21 @@ pub fn json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let mut value: Value = serde_json::from_str(text)?;
     spell_out_values(&mut value, &["case", "texts"]);
     serde_json::from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::limits;
+
+    #[test]
+    fn what_the_host_lacks_is_known_of_a_file_that_cannot_be_read() {
+        let lack = io::Error::from_raw_os_error(libc::ENFILE);
+        let error = Useless::unreadable("cannot read it".to_owned(), lack);
+        assert!(limits::are_reached(&error));
+        let missing = read_named(Path::new("/not/there\n")).unwrap_err();
+        assert!(!limits::are_reached(&missing));
+        let why = missing.to_string();
+        assert!(why.starts_with("cannot read /not/there\\n: "), "{why}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::control_characters::spell_out_path;
 use crate::provenance::{Input, Provenance};
 use crate::stats::latency::Spread;
 use crate::stats::sources::{Kvm, Source, Trials};
-use crate::text;
+use crate::text::{self, Useless};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see
 /// docs/formats.md.
@@ -117,10 +117,9 @@ impl Costs {
     /// Reads the result of an earlier bench.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the file.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let text = text::read(path)
-            .map_err(|error| format!("cannot read {}: {error}", spell_out_path(path)))?;
+    /// [`Useless`] says what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Self, Useless> {
+        let text = text::read_named(path)?;
         let costs: Self = text::json(&text).map_err(|error| {
             format!(
                 "{} is no result of vmm bench: {error}",
@@ -132,7 +131,8 @@ impl Costs {
                 "{} has the schema {}, not {SCHEMA}; measure it anew",
                 spell_out_path(path),
                 costs.schema
-            ));
+            )
+            .into());
         }
         Ok(costs)
     }

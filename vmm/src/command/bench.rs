@@ -127,7 +127,7 @@ const ROUNDS: u32 = 500;
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
-    let baseline = baseline.map_err(bad)?;
+    let baseline = baseline.map_err(|error| Refused::of(error.to_string(), &error))?;
     let guest_path = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
     // Read here, so that a bad image is refused before there is a machine.
     let image = Guest::from(&guest_path)

@@ -7,6 +7,7 @@ use vmm::confinement;
 use vmm::control_characters::spell_out_path;
 use vmm::explore::merge::{MergeError, check_all_there, merge};
 use vmm::explore::result::{Destination, Part};
+use vmm::text::Useless;
 use vmm::whole_file::WholeFile;
 
 use super::Refused;
@@ -70,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .map_or(Ok(()), |path| outputs.check(path))?;
     let read = |path: &PathBuf| Part::read(path);
     let parts = arguments.results.iter().map(read).collect::<Result<_, _>>();
-    let parts: Vec<_> = parts.map_err(|message| Refused { message, status: 2 })?;
+    let parts: Vec<_> = parts.map_err(|error: Useless| Refused::of(error.to_string(), &error))?;
     check_all_there(&parts).map_err(refused)?;
     let whole = merge(&parts).map_err(|error| advise(&error, arguments))?;
     let open = |name: &PathBuf| outputs.create(name);

@@ -28,7 +28,6 @@ use std::error::Error;
 use std::path::Path;
 
 use vmm::chain;
-use vmm::control_characters::spell_out_path;
 use vmm::machine::limits;
 use vmm::text;
 
@@ -39,10 +38,7 @@ pub use printing::complain;
 /// # Errors
 /// [`Refused`] if it cannot be read.
 pub fn read_text(path: &Path) -> Result<String, Refused> {
-    text::read(path).map_err(|error| {
-        let message = format!("cannot read {}: {error}", spell_out_path(path));
-        Refused::of(message, &error)
-    })
+    text::read_named(path).map_err(|error| Refused::of(error.to_string(), &error))
 }
 
 /// Why a subcommand could not do its work.

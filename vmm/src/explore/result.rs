@@ -26,7 +26,7 @@ use super::strategy::Strategy;
 use crate::control_characters::spell_out_path;
 use crate::input;
 use crate::provenance::Provenance;
-use crate::text;
+use crate::text::{self, Useless};
 use crate::whole_file::WholeFile;
 
 /// The version of the document.
@@ -454,25 +454,23 @@ impl Part {
     /// Reads the result in the file `path`, and its states from the file beside it.
     ///
     /// # Errors
-    /// A sentence that names the file and says what is wrong with it.
-    pub fn read(path: &Path) -> Result<Self, String> {
+    /// [`Useless`] says what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, Useless> {
         let shown = spell_out_path(path);
-        let text = text::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let text = text::read_named(path)?;
         let document: Document = text::json(&text)
             .map_err(|error| format!("{shown} is no result of vmm explore: {error}"))?;
         if document.schema != SCHEMA {
             let schema = &document.schema;
-            return Err(format!("{shown} is {schema}, this vmm reads {SCHEMA}"));
+            return Err(format!("{shown} is {schema}, this vmm reads {SCHEMA}").into());
         }
         let Shard { index, of } = document.shard;
         if index >= of {
-            return Err(format!("{shown} is of shard {index}/{of}, which is none"));
+            return Err(format!("{shown} is of shard {index}/{of}, which is none").into());
         }
         let keys = match &document.states {
             None if document.has_states() => {
-                return Err(format!(
-                    "{shown} is complete, and does not say of what states"
-                ));
+                return Err(format!("{shown} is complete, and does not say of what states").into());
             }
             None => None,
             Some(about) => Some(Keys::read(&Destination::of_states(path), about)?),
@@ -496,7 +494,7 @@ impl Keys {
         all.flat_map(|key| key.to_le_bytes()).collect()
     }
 
-    fn read(path: &Path, about: &States) -> Result<Self, String> {
+    fn read(path: &Path, about: &States) -> Result<Self, Useless> {
         let shown = spell_out_path(path);
         let mut bytes = Vec::new();
         // One more, so that a longer one is noticed.
@@ -504,14 +502,17 @@ impl Keys {
         let most = keys.saturating_mul(16).saturating_add(1);
         let read = input::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.map_err(|error| {
-            format!("cannot read {shown}, which has the states of the result: {error}")
+            let message =
+                format!("cannot read {shown}, which has the states of the result: {error}");
+            Useless::unreadable(message, error)
         })?;
         if to_hex(xxh3_128(&bytes)) != about.check_sum {
             return Err(format!(
                 "{shown} is not what the result says: of {} bytes, with another check sum; run \
                  that shard again",
                 bytes.len()
-            ));
+            )
+            .into());
         }
         let (keys, rest) = bytes.as_chunks::<16>();
         let count = (keys.len() as u64).checked_sub(about.ends);
@@ -522,7 +523,8 @@ impl Keys {
                 bytes.len(),
                 about.states,
                 about.ends
-            ));
+            )
+            .into());
         }
         let mut keys: Vec<_> = keys.iter().copied().map(u128::from_le_bytes).collect();
         let ends = keys.split_off(keys.len() - usize::try_from(about.ends).unwrap_or(0));
