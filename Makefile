@@ -18,6 +18,7 @@ LITMUS_CASE := $(OUT)/release/litmus-case
 MANUAL := $(OUT)/manual
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
+INITRD := $(OUT)/initrd.gz
 SVM_VCPUS := 1,2,4,16
 LONG_VCPUS := 1,2,3,16,64
 # The portable code for shuttle, in builds of their own.
@@ -35,7 +36,7 @@ OF_PRODUCTS := --test whole --test plants --test linux --test images --test inst
 .PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images linux-census whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: fuzz picture reference stories soak load cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
+.PHONY: initrd linux-guest fuzz picture reference stories soak load cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -175,7 +176,7 @@ IGNORED_TOO := --include-ignored --skip case_breaks
 # One more at a time than there are processors: some of them wait most of the time.
 test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(LONG),LONG=1 WHOLE_VCPUS=$(LONG_VCPUS)) \
-		$(WHOLE) --skip qemu:: --test-threads $$(($$(nproc) + 1)) $(if $(LONG),$(IGNORED_TOO))
+		$(WHOLE) --skip qemu:: --skip linux_guest:: --test-threads $$(($$(nproc) + 1)) $(if $(LONG),$(IGNORED_TOO))
 
 PLANTS := VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(TESTS) --test plants --
 test-plants-core: have-kvm build ## bugs planted in the guest one at a time, one for each oracle, that vmm explore has to find
@@ -205,9 +206,10 @@ reference: have-kvm build whole ## a thousand cases drawn at random, every searc
 SVM_LACKS := qemu:: image_lint:: examples:: selftest::a_large_machine selftest::all_pairs
 IN_SVM = SVM_TIME_LIMIT=14400 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) \
 	$(SUM) $(SUM_EXPLORE) $(wildcard $(LINUX_VERSIONS:%=$(OUT)/linux-%.bin) $(LINUX_VERSIONS:%=$(OUT)/linux-%-explore.bin)) \
-	$(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
+	$(SVM_DIR)/vmlinuz $(INITRD) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
+	LINUX_KERNEL=/lab/vmlinuz LINUX_INITRD=/lab/initrd.gz \
 	whole $(SVM_LACKS:%=--skip %)
-test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
+test-svm: build whole initrd ## whole runs on the KVM of an emulated AMD processor
 	$(IN_SVM) $(if $(LONG),$(IGNORED_TOO))
 
 # What `make test` runs there, if test-local runs everything on this host's /dev/kvm: what depends
@@ -230,18 +232,30 @@ SVM_CORE += explore::the_lost_call explore::a_call_at_the_head explore::a_mask_t
 	linux_smp::its_calls linux_smp::it_warns litmus::an_interrupt_overtakes litmus::handlers_read litmus::what_is_found hostile_search::a_guest_that_never
 # and every story, which puts all of it together.
 SVM_CORE += stories::
+# Linux itself is a guest that only this host can run.
+SVM_CORE += linux_guest::
 # With what was built before: cargo may be at work for other parts. A name that is no test's any
 # more is an error.
-test-svm-core: ## the part of these that depends on the KVM under the VMM
+test-svm-core: initrd ## the part of these that depends on the KVM under the VMM
 	@for name in $(SVM_CORE); do \
 		$(WHOLE) --list "$$name" 2>/dev/null | grep -q ': test$$' || { echo "make: SVM_CORE: no test is called $$name" >&2; exit 1; }; \
 	done
 	$(IN_SVM) $(SVM_CORE)
 
-stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
+initrd: ## what Linux boots into as a guest: busybox, init and a program that crosses CPUs
+	@tests/svm/prepare $(SVM_DIR)
+	@CC=$(CC) tests/initrd/build $(SVM_DIR)/busybox $(INITRD)
+
+linux-guest: have-kvm build whole initrd ## the scenarios on Linux, on this host, if it executes ring 0: LINUX_KERNEL=vmlinuz, LINUX_RUNS=20
+	VMM=$(VMM) LINUX_KERNEL=$(or $(LINUX_KERNEL),$(SVM_DIR)/vmlinuz) LINUX_INITRD=$(INITRD) \
+		LINUX_RUNS=$(or $(LINUX_RUNS),1) $(WHOLE) linux_guest::
+
+stories: have-kvm build whole initrd ## every scenario a thousand times, and fifty times in the nested host
 	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		STORY_RUNS=50 whole stories::
+	SVM_TIME_LIMIT=14400 tests/svm/run $(VMM) $(SVM_DIR)/vmlinuz $(INITRD) $(WHOLE) -- env VMM=/lab/vmm LINUX_RUNS=20 \
+		LINUX_KERNEL=/lab/vmlinuz LINUX_INITRD=/lab/initrd.gz whole linux_guest::
 
 SOAK := stalls::no_call_is_lost --nocapture
 soak: have-kvm build whole ## pause vCPUs a hundred thousand times at random points, and ten thousand in the nested host

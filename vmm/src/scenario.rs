@@ -99,7 +99,8 @@ pub fn run(
     let mut refused = None;
     let mut told = false;
     for Request { wanted, answer } in wanted {
-        if let Some(Err(why)) = wanted.guest.as_deref().map(&may_boot) {
+        let named = wanted.guest.iter().chain(&wanted.initrd);
+        if let Some(why) = named.into_iter().find_map(|file| may_boot(file).err()) {
             // No machine tells it.
             told = false;
             let _ = answer.send(Err(why));

@@ -133,7 +133,7 @@ fn an_image_that_only_a_script_names_is_no_output() {
             );
             assert_eq!(outputs.names(), ["image", "link"], "{run}");
             if status == 2 {
-                run.says(&format!("the guest image {image} would be lost: "))
+                run.says(&format!("{image}, which the script boots, would be lost: "))
                     .says(&format!("{} is to be written", link.display()));
             } else {
                 run.says("the script boots what is there");

@@ -30,6 +30,7 @@ mod hostile_everywhere;
 mod hostile_search;
 mod image_lint;
 mod interrupt;
+mod linux_guest;
 mod linux_smp;
 mod litmus;
 mod live;

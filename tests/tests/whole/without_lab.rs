@@ -167,7 +167,9 @@ fn an_initrd_is_in_its_memory() {
         .says("cannot read the initrd");
     fs::write(initrd.path(), "").expect("room for it");
     with(path).ends_with(2).says("the initrd is empty");
-    let small = boot(&image).args(["--memory", "2", "--initrd"]).arg(tests::guest());
+    let small = boot(&image)
+        .args(["--memory", "2", "--initrd"])
+        .arg(tests::guest());
     small
         .run()
         .ends_with(2)

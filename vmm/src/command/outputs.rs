@@ -68,8 +68,8 @@ impl Outputs {
         Ok(())
     }
 
-    /// Checks that the file `image`, which a script boots, is no output. One that it is must not be
-    /// written any more.
+    /// Checks that the file `image`, which a script boots, or gives to a machine as its initrd, is no
+    /// output. One that it is must not be written any more.
     ///
     /// # Errors
     /// A sentence that names both.
@@ -80,8 +80,8 @@ impl Outputs {
         };
         output.is_spared = true;
         Err(format!(
-            "the guest image {} would be lost: {} is to be written, and is the same file; give \
-             the output another name",
+            "{}, which the script boots, would be lost: {} is to be written, and is the same file; \
+             give the output another name",
             spell_out_path(image),
             spell_out_path(&output.name)
         ))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use crate::control_characters::spell_out_path;
 use crate::input;
 
 /// Largest initrd in bytes.
@@ -14,7 +15,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// Why there is no initrd.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .path.display())]
+#[error("{}: {problem}", spell_out_path(.path))]
 pub struct InitrdError {
     path: PathBuf,
     #[source]
@@ -59,7 +60,7 @@ impl Initrd {
             0 => Err(failed(Problem::Empty)),
             length if length > LARGEST => Err(failed(Problem::TooLarge)),
             length => {
-                info!("read the initrd {}, {length} bytes", path.display());
+                info!("read the initrd {}, {length} bytes", spell_out_path(path));
                 Ok(Self {
                     bytes: bytes.into(),
                 })

@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use crate::control_characters::spell_out_all;
+use crate::control_characters::spell_out_path;
 
 use cpuid::Features;
 use devices::{Console, Devices};
@@ -159,8 +159,8 @@ impl Machine {
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
         limits::check(parts.vcpus, 0)?;
         if parts.image.is_linux() && !native::executes_ring_0()? {
-            let name = parts.image.path().to_string_lossy();
-            return Err(MachineError::NotForLinux(spell_out_all(&name).into_owned()));
+            let name = spell_out_path(parts.image.path());
+            return Err(MachineError::NotForLinux(name.to_string()));
         }
         let memory = allocate(parts.layout)?;
         let vm = Vm::new(parts.vcpus, &memory)?;
