@@ -111,7 +111,8 @@ fn what_is_no_elf_file_for_this_machine() {
     bytes_refused(b"\n", "not an ELF file");
     bytes_refused(b"#!/bin/sh\nexit 0\n", "not an ELF file");
     bytes_refused(&[0xff; 8192], "not an ELF file");
-    bytes_refused(&patched(4, &[1]), "32-bit");
+    bytes_refused(&patched(4, &[1]), "ELF32 file for machine type 62");
+    bytes_refused(&patched(4, &[3]), "ELF file of class 3");
     bytes_refused(&patched(5, &[2]), "big-endian");
     bytes_refused(&patched(18, &183_u16.to_le_bytes()), "183");
     bytes_refused(&patched(32, &[0; 8]), "no loadable segment");

@@ -6,13 +6,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use tests::Vmm;
-use tests::image::{CODE, Image, Segment, elf};
+use tests::image::{Code, Image};
 
 fn image() -> Image {
-    Image::new(&elf(&[
-        Segment::load(CODE.into(), &[0xfa, 0xf4]),
-        Segment::entry(CODE),
-    ]))
+    Code::image(Code::halt)
 }
 
 #[test]

@@ -153,13 +153,13 @@ fn what_cannot_be_compared_is_refused() {
         (directory.path().to_owned(), "cannot read"),
         (file("empty", ""), "is empty"),
         (
-            file("cut", "{\"schema\": \"ipi-lab/2\", \"ipi\": {"),
+            file("cut", "{\"schema\": \"ipi-lab/3\", \"ipi\": {"),
             "is cut off",
         ),
         (file("text", "PASS\n"), "is not JSON"),
         (
             file("old", "{\"schema\": \"ipi-lab/1\"}"),
-            "not ipi-lab/2; measure it anew",
+            "not ipi-lab/3; measure it anew",
         ),
         (file("other", "{\"schema\": \"x\"}"), "only runs"),
         (

@@ -247,7 +247,7 @@ fn what_links_and_pipes_without_a_name_lead_to_can_be_written_and_read() {
     let run = vmm("--stats json --stats-file /dev/stdout")
         .arg(tests::guest())
         .run();
-    run.ends_with(0).says("{\"schema\":\"ipi-lab/2\"");
+    run.ends_with(0).says("{\"schema\":\"ipi-lab/3\"");
     std::os::unix::fs::symlink("../others/new", at("outputs/link")).expect("a link");
     let run = vmm("--stats json --stats-file")
         .arg(at("outputs/link"))

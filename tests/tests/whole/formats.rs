@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tests::{Vmm, exposition, need_kvm};
 
 /// The documented schemas of the report, of a bench, of a comparison, of the result of a search and of a manifest.
-const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
+const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-3.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const COMPARED: &str = include_str!("../../../docs/schema/ipi-lab-compare-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");

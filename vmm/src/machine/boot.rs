@@ -13,6 +13,7 @@ use linux_loader::loader::elf::start_info::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::acpi;
+use super::devices::power;
 use super::initrd::Initrd;
 use super::layout::{BOOT_DATA, Layout};
 
@@ -24,8 +25,16 @@ const MODULES: u64 = 0xf_3000;
 /// Where a PC resets by its BIOS: `f000:fff0`, to which a kernel jumps in real mode as its last
 /// resort, or first where there is neither EFI nor a reset register that it would use.
 const RESET_VECTOR: u64 = 0xf_fff0;
-/// `mov al, 0xfe; out 0x64, al; hlt; jmp` to the `hlt`: the pulse of the reset line.
-const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+/// `mov al, imm8; out imm8, al; hlt; jmp` to the `hlt`: the pulse of the reset line.
+const RESET_CODE: [u8; 7] = [
+    0xb0,
+    power::PULSE_RESET,
+    0xe6,
+    power::KEYBOARD,
+    0xf4,
+    0xeb,
+    (-3_i8).cast_unsigned(),
+];
 /// Longest command line, its terminator included.
 pub const COMMAND_LINE_MAX: usize = 4096;
 

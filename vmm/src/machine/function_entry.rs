@@ -20,7 +20,7 @@ const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 /// `out 0xf5, eax` with three prefixes that mean nothing to it.
 const EXITING: [u8; 5] = [0x2e, 0x2e, 0x2e, 0xe7, 0xf5];
 /// `endbr64`, with which functions begin where the kernel tracks indirect branches.
-const ENDBR: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+const ENDBR: [u8; 4] = 0xfa1e_0ff3_u32.to_le_bytes();
 
 /// Why a function cannot be armed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

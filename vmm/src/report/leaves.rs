@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn every_number_is_found_once_with_its_vcpu() {
         let document = json!({
-            "schema": "ipi-lab/2", "exit_status": 1, "vcpus": 2, "provenance": {"vcpus": 2},
+            "schema": "ipi-lab/3", "exit_status": 1, "vcpus": 2, "provenance": {"vcpus": 2},
             "boot_seconds": null, "run_seconds": 0.5, "calls": {"made": 3, "ipis_per_call": null},
             "ipi": {"by_transport": {"pv": 7}}, "findings": [{"cpu": 1}], "message": "12",
             "sources": [{"canary": {"seen": 1}}],

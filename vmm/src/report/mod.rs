@@ -50,7 +50,7 @@ pub use traced::{Pair, Traced};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see
 /// docs/formats.md.
-pub const SCHEMA: &str = "ipi-lab/2";
+pub const SCHEMA: &str = "ipi-lab/3";
 
 /// The windows that the figures of KVM and of exits can cover.
 const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];

@@ -65,9 +65,9 @@ mod tests {
     fn the_documented_schemas_are_those_of_the_types() {
         for (document, written, name) in [
             (
-                include_str!("../../../docs/schema/ipi-lab-2.json"),
+                include_str!("../../../docs/schema/ipi-lab-3.json"),
                 report(),
-                "report > docs/schema/ipi-lab-2.json",
+                "report > docs/schema/ipi-lab-3.json",
             ),
             (
                 include_str!("../../../docs/schema/ipi-lab-bench-1.json"),
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_document_names_its_version_and_has_all_its_keys() {
         for (schema, version) in [
-            (report(), "ipi-lab/2"),
+            (report(), "ipi-lab/3"),
             (bench(), "ipi-lab-bench/1"),
             (compare(), "ipi-lab-compare/1"),
             (explore(), "ipi-lab-explore/1"),

@@ -154,7 +154,7 @@ fn the_document_has_its_keys_without_any_statistics() {
     let document = report.json().unwrap();
     assert_eq!(document.lines().count(), 1);
     let json: serde_json::Value = serde_json::from_str(&document).unwrap();
-    assert_eq!(json["schema"], "ipi-lab/2");
+    assert_eq!(json["schema"], "ipi-lab/3");
     assert_eq!(json["result"], "pass");
     assert_eq!(json["exit_status"], 0);
     assert_eq!(json["vcpus"], CPUS);

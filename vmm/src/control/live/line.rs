@@ -14,8 +14,8 @@ const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far a run is at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct HowFar {
-    /// CPUs that are online.
-    pub online: u32,
+    /// CPUs that are online, if the guest can say so.
+    pub online: Option<u32>,
     /// Calls made.
     pub made: u64,
     /// Pieces of work done, and planned; 0 if the guest does not count them.
@@ -25,7 +25,7 @@ pub(super) struct HowFar {
 
 impl HowFar {
     /// What the guest has counted.
-    pub fn of(totals: &Totals, online: u32) -> Self {
+    pub fn of(totals: &Totals, online: Option<u32>) -> Self {
         Self {
             online,
             made: totals.made,
@@ -75,8 +75,10 @@ impl Line {
                 .map(|(rest, rate)| rest as f64 / rate);
             let left = left.filter(|left| *left < LONGEST_REST.as_secs_f64());
             parts.extend(left.map(|left| format!("about {} left", rounded(left))));
+        } else if let Some(online) = now.online {
+            parts.push(format!("{} of {vcpus} CPUs up", online.min(vcpus)));
         } else {
-            parts.push(format!("{} of {vcpus} CPUs up", now.online.min(vcpus)));
+            parts.push(format!("{vcpus} vCPUs"));
         }
         let width = usize::from(columns).saturating_sub(1);
         parts.join(", ").chars().take(width).collect()
@@ -100,7 +102,7 @@ mod tests {
 
     fn how_far(made: u64, done: u64, planned: u64) -> HowFar {
         HowFar {
-            online: 4,
+            online: Some(4),
             made,
             done,
             planned,

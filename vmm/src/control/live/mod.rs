@@ -149,7 +149,8 @@ impl<'a> Live<'a> {
         let (time, size) = (self.started.elapsed(), self.screen.size());
         match &mut self.drawn {
             Drawn::Line(line) => {
-                let how_far = HowFar::of(&self.lab.totals(), self.lab.header().cpus_online);
+                let online = self.lab.is_told().then(|| self.lab.header().cpus_online);
+                let how_far = HowFar::of(&self.lab.totals(), online);
                 line.render(&how_far, self.threads.len(), time, size.1)
             }
             Drawn::Table(last) => {
@@ -173,7 +174,8 @@ impl<'a> Live<'a> {
             Some(count(now)?.wrapping_sub(count(last)?) as f64 / length)
         };
         let guest = |count: fn(&CpuCounts) -> u64| {
-            rate(&|reading: &Reading| reading.guest.get(index).map(count)).unwrap_or(0.0)
+            let counted = rate(&|reading: &Reading| reading.guest.get(index).map(count));
+            counted.filter(|_| self.lab.is_told())
         };
         let user = |reading: &Reading| {
             let exits = reading.sample.exits.get(index)?;

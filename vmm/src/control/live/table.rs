@@ -10,12 +10,13 @@ pub(super) struct Row {
     pub id: u32,
     /// What it is doing.
     pub state: String,
-    /// Operations that sent IPIs, per second.
-    pub sent: f64,
+    /// Operations that sent IPIs, per second; `None` if the guest knows of no lab where it would
+    /// count them, as the next two.
+    pub sent: Option<f64>,
     /// Handler entries per second.
-    pub received: f64,
+    pub received: Option<f64>,
     /// Calls made per second.
-    pub calls: f64,
+    pub calls: Option<f64>,
     /// Exits that KVM counts, per second, or one word that says why there is no figure.
     pub exits: Result<f64, &'static str>,
     /// Exits to the VMM per second.
@@ -84,14 +85,16 @@ fn line(name: &str, row: &Row) -> String {
     let exits = row
         .exits
         .map_or_else(str::to_owned, |exits| format!("{exits:.0}"));
+    let [sent, received, calls] = [row.sent, row.received, row.calls]
+        .map(|rate| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")));
     format!(
-        "{name:>4}  {state:<STATE$} {:>9.0} {:>10.0} {exits:>9} {:>9.0} {:>9.0}",
-        row.sent, row.received, row.user_exits, row.calls
+        "{name:>4}  {state:<STATE$} {sent:>9} {received:>10} {exits:>9} {:>9.0} {calls:>9}",
+        row.user_exits
     )
 }
 
 fn sum(rows: &[Row], state: String) -> Row {
-    let all = |of: fn(&Row) -> f64| rows.iter().map(of).sum();
+    let all = |of: fn(&Row) -> Option<f64>| rows.iter().map(of).sum();
     Row {
         id: 0,
         state,
@@ -99,7 +102,7 @@ fn sum(rows: &[Row], state: String) -> Row {
         received: all(|row| row.received),
         calls: all(|row| row.calls),
         exits: rows.iter().map(|row| row.exits).sum(),
-        user_exits: all(|row| row.user_exits),
+        user_exits: rows.iter().map(|row| row.user_exits).sum(),
     }
 }
 
@@ -118,9 +121,9 @@ mod tests {
                     "running"
                 }
                 .to_owned(),
-                sent: 10.0,
-                received: 4.0,
-                calls: 1.0,
+                sent: Some(10.0),
+                received: Some(4.0),
+                calls: Some(1.0),
                 exits: Ok(100.0),
                 user_exits: 2.0,
             })
@@ -168,6 +171,21 @@ mod tests {
             .map(|line| line.split_whitespace().rev().nth(2))
             .collect();
         assert_eq!(&exits[3..], [Some("blind"), Some("blind")], "{text}");
+    }
+
+    #[test]
+    fn what_a_guest_does_not_count_is_not_zero() {
+        let mut rows = rows(1);
+        rows[0] = Row {
+            sent: None,
+            received: None,
+            calls: None,
+            ..rows[0].clone()
+        };
+        let text = render(&rows, TIME, (24, 100));
+        let expected =
+            "   0  running                        -          -       100         2         -";
+        assert!(text.lines().any(|line| line == expected), "{text}");
     }
 
     proptest! {

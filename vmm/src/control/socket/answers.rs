@@ -191,6 +191,7 @@ pub(super) fn stats(operator: &Operator) -> Fields {
                 .collect();
             let mut stats = object(json!({ "cpu": cpu, "exits": exits, "kvm": kvm }));
             let counters = counters::named(counted, operator.manifest());
+            let counters = counters.filter(|_| operator.has_lab());
             stats.extend(counters.map(|(name, value)| (name.to_owned(), value.into())));
             stats
         })

@@ -15,9 +15,10 @@ pub const RESET_VALUE: u8 = 1;
 pub const S5: u8 = 5;
 
 /// The command port of a PC's keyboard controller (8042), of which only the reset is there.
-const KEYBOARD: u16 = 0x64;
-/// Its command that pulses the processor's reset line.
-const PULSE_RESET: u8 = 0xfe;
+pub const KEYBOARD: u8 = 0x64;
+/// Its command that pulses lines of its output port, those whose bit is 0: here the first, which resets
+/// the processor.
+pub const PULSE_RESET: u8 = 0xf0 | 0b1110;
 /// In the sleep control register: enter the state.
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
@@ -25,6 +26,7 @@ const SLEEP_TYPE: u8 = 7;
 
 /// What it means that `value` is written to `port`; `None` if that is none of these.
 pub(super) fn written(port: u16, value: u8) -> Option<Effect> {
+    const KEYBOARD_PORT: u16 = KEYBOARD as u16;
     match (port, value) {
         (SLEEP_CONTROL, _) => {
             let is_off = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE == S5;
@@ -34,7 +36,7 @@ pub(super) fn written(port: u16, value: u8) -> Option<Effect> {
             })
         }
         (SLEEP_STATUS, _) => Some(Effect::None),
-        (RESET, RESET_VALUE) | (KEYBOARD, PULSE_RESET) => Some(Effect::Reset),
+        (RESET, RESET_VALUE) | (KEYBOARD_PORT, PULSE_RESET) => Some(Effect::Reset),
         _ => None,
     }
 }
@@ -58,8 +60,8 @@ mod tests {
             Some(Effect::None)
         );
         assert_eq!(written(RESET, RESET_VALUE), Some(Effect::Reset));
-        assert_eq!(written(KEYBOARD, PULSE_RESET), Some(Effect::Reset));
-        assert_eq!(written(KEYBOARD, 0xaa), None);
-        assert!(is_there(RESET) && !is_there(KEYBOARD));
+        assert_eq!(written(KEYBOARD.into(), PULSE_RESET), Some(Effect::Reset));
+        assert_eq!(written(KEYBOARD.into(), 0xaa), None);
+        assert!(is_there(RESET) && !is_there(KEYBOARD.into()));
     }
 }
