@@ -12,7 +12,7 @@ use crate::ipi::Ipi;
 use crate::machine::Machine;
 use crate::options::{Options, Workload};
 use crate::summary::RunSummary;
-use crate::workload::bench::Bench;
+use crate::workload::bench::{Bench, Measured};
 use crate::workload::functions::LedgerFunctions;
 use crate::workload::puppet::Puppet;
 use crate::workload::selftest::Selftest;
@@ -31,6 +31,20 @@ enum Running {
     Stress(Stress),
     Puppet(Puppet),
     Bench(Bench),
+}
+
+/// What the guest prints at its end.
+struct LastWords<'guest> {
+    judged: RunSummary,
+    measured: Option<&'guest Measured>,
+}
+
+impl fmt::Display for LastWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.judged)?;
+        self.measured
+            .map_or(Ok(()), |measured| write!(f, "{measured}"))
+    }
 }
 
 impl<P: Platform> Specimen<P> for Guest<P> {
@@ -90,7 +104,14 @@ impl<P: Platform> Specimen<P> for Guest<P> {
     }
 
     fn verdict(&self) -> impl fmt::Display {
-        self.judge()
+        let measured = match &self.running {
+            Running::Bench(bench) => Some(bench.measured()),
+            _ => None,
+        };
+        LastWords {
+            judged: self.judge(),
+            measured,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! measured.
 
 use alloc::boxed::Box;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use kit::declare;
@@ -45,6 +46,49 @@ pub struct Bench {
     /// By CPU.
     executed: Box<[Executed]>,
     over: AtomicBool,
+    measured: Measured,
+}
+
+/// What the rounds took, for the guest's own last words: a monitor without a lab has no other figures.
+#[derive(Debug, Default)]
+pub struct Measured {
+    rounds: AtomicU64,
+    least: AtomicU64,
+    most: AtomicU64,
+    sum: AtomicU64,
+}
+
+impl Measured {
+    /// Adds a round that took so many cycles. Only CPU 0 does.
+    fn add(&self, cycles: u64) {
+        let rounds = self.rounds.load(Ordering::Relaxed);
+        let least = match rounds {
+            0 => cycles,
+            _ => cycles.min(self.least.load(Ordering::Relaxed)),
+        };
+        let most = cycles.max(self.most.load(Ordering::Relaxed));
+        let sum = self.sum.load(Ordering::Relaxed).saturating_add(cycles);
+        self.rounds.store(rounds + 1, Ordering::Relaxed);
+        self.least.store(least, Ordering::Relaxed);
+        self.most.store(most, Ordering::Relaxed);
+        self.sum.store(sum, Ordering::Relaxed);
+    }
+}
+
+/// Nothing if nothing was measured.
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rounds, least, most, sum] =
+            [&self.rounds, &self.least, &self.most, &self.sum].map(|it| it.load(Ordering::Relaxed));
+        match rounds {
+            0 => Ok(()),
+            _ => write!(
+                f,
+                "; {rounds} rounds, each {least} cycles of the TSC or more, {} on average, {most} at most",
+                sum / rounds
+            ),
+        }
+    }
 }
 
 /// How many functions a receiver had run when it was last outside of its handlers.
@@ -80,7 +124,13 @@ impl Bench {
             ready: AtomicUsize::new(0),
             executed: (0..cpus).map(|_| Executed::default()).collect(),
             over: AtomicBool::new(false),
+            measured: Measured::default(),
         }
+    }
+
+    /// What the rounds took so far.
+    pub fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     /// This CPU's part. CPU 0 returns when all rounds are over; another is woken then.
@@ -120,6 +170,7 @@ impl Bench {
         machine.platform.ring(Doorbell::WarmedUp);
         for _ in 0..self.rounds {
             let took = self.once(ipi, &targets);
+            self.measured.add(took.all);
             probe!(machine.platform, "bench.round", 0, took.detail());
         }
     }
@@ -213,6 +264,17 @@ fn executed<P: Platform>(machine: &Machine<P>, cpu: CpuId) -> u64 {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_measured_is_summed_up() {
+        let measured = Measured::default();
+        assert_eq!(measured.to_string(), "");
+        for cycles in [30, 10, 20] {
+            measured.add(cycles);
+        }
+        let said = "; 3 rounds, each 10 cycles of the TSC or more, 20 on average, 30 at most";
+        assert_eq!(measured.to_string(), said);
+    }
 
     #[test]
     fn long_times_do_not_spill_into_the_other_half() {

@@ -1,5 +1,5 @@
-//! The CPUs of the machine, as ACPI lists them: RSDP, then XSDT or RSDT, then the MADT (ACPI 6.5,
-//! sections 5.2.5 to 5.2.12). Every table's length and checksum are checked before it is used.
+//! The CPUs of the machine, as ACPI lists them, and how it is turned off: RSDP, then XSDT or RSDT, then
+//! the MADT and the FADT (ACPI 6.5, sections 5.2.5 to 5.2.12). Every table's length and checksum are checked before it is used.
 
 use alloc::vec::Vec;
 
@@ -76,16 +76,8 @@ struct LocalX2apic {
 /// # Errors
 /// Says what is missing or broken.
 pub fn apic_ids(rsdp: u64) -> Result<Vec<u32>, &'static str> {
-    let address = match rsdp {
-        0 => RSDP_SEARCH
-            .step_by(16)
-            .find(|address| {
-                physical::bytes(*address, 8).is_some_and(|bytes| bytes == RSDP_SIGNATURE)
-            })
-            .ok_or("ACPI: the start info names no RSDP, and there is none below 1 MiB")?,
-        given => given,
-    };
-    let madt = find_madt(address)?;
+    let madt = find(rsdp, b"APIC")?;
+    let madt = madt.ok_or("ACPI: there is no MADT, so the CPUs cannot be found")?;
     let mut ids = Vec::new();
     let mut seen = [false; APIC_IDS];
     let mut entries = madt
@@ -119,8 +111,82 @@ pub fn apic_ids(rsdp: u64) -> Result<Vec<u32>, &'static str> {
     Ok(ids)
 }
 
-/// The contents of the MADT, which the RSDP at `address` leads to.
-fn find_madt(address: u64) -> Result<&'static [u8], &'static str> {
+/// A write that turns the machine off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerOff {
+    /// The port.
+    pub port: u16,
+    /// What is written.
+    pub value: u16,
+    /// Whether the port has 16 bits, and not 8.
+    pub is_wide: bool,
+}
+
+/// How the machine is turned off: by the sleep control register where there is no fixed hardware, else
+/// by the first control block of power management (ACPI 6.5, 4.8.3). `rsdp` as in [`apic_ids`]; `None`
+/// if the tables do not say.
+pub fn power_off(rsdp: u64) -> Option<PowerOff> {
+    // Places in the FADT, behind the header (table 5.9), and its flag that there is no fixed hardware.
+    const DSDT: usize = 40 - 36;
+    const PM1A_CONTROL: usize = 64 - 36;
+    const FLAGS: usize = 112 - 36;
+    const X_DSDT: usize = 140 - 36;
+    const SLEEP_CONTROL: usize = 248 - 36;
+    const HARDWARE_REDUCED: u32 = 1 << 20;
+    let fadt = find(rsdp, b"FACP").ok().flatten()?;
+    let word = |at: usize| Some(U32::read_from_prefix(fadt.get(at..)?).ok()?.0.get());
+    let long = |at: usize| Some(U64::read_from_prefix(fadt.get(at..)?).ok()?.0.get());
+    let dsdt = long(X_DSDT).filter(|address| *address != 0);
+    let dsdt = table(dsdt.or_else(|| word(DSDT).map(u64::from))?, b"DSDT");
+    let off = sleep_type(dsdt.ok().flatten()?)?;
+    let is_reduced = word(FLAGS)? & HARDWARE_REDUCED != 0;
+    let port = if is_reduced {
+        long(SLEEP_CONTROL)?
+    } else {
+        word(PM1A_CONTROL)?.into()
+    };
+    let (value, is_wide) = match is_reduced {
+        true => (off << 2 | 1 << 5, false),
+        false => (off << 10 | 1 << 13, true),
+    };
+    let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+    Some(PowerOff {
+        port,
+        value,
+        is_wide,
+    })
+}
+
+/// The type of the sleep state S5 in the code of the DSDT: the first element of the package `_S5`. Finds
+/// it by its bytes (ACPI 6.5, 20.2), since nothing here executes AML.
+fn sleep_type(code: &[u8]) -> Option<u16> {
+    const PACKAGE: u8 = 0x12;
+    const BYTE: u8 = 0x0a;
+    let name = code.windows(4).position(|window| window == b"_S5_")?;
+    let [PACKAGE, rest @ ..] = code.get(name + 4..)? else {
+        return None;
+    };
+    // The length of the package has up to three bytes more; then comes the number of its elements.
+    let more = usize::from(rest.first()? >> 6);
+    match *rest.get(1 + more + 1..)? {
+        [BYTE, value, ..] if value < 8 => Some(value.into()),
+        [value @ (0 | 1), ..] => Some(value.into()),
+        _ => None,
+    }
+}
+
+/// The contents of the table with this signature; `None` if there is none. `rsdp` is 0 if it has to be
+/// found.
+fn find(rsdp: u64, wanted: &[u8; 4]) -> Result<Option<&'static [u8]>, &'static str> {
+    let address = match rsdp {
+        0 => RSDP_SEARCH
+            .step_by(16)
+            .find(|address| {
+                physical::bytes(*address, 8).is_some_and(|bytes| bytes == RSDP_SIGNATURE)
+            })
+            .ok_or("ACPI: the start info names no RSDP, and there is none below 1 MiB")?,
+        given => given,
+    };
     let start = physical::bytes(address, RSDP_V1_LEN).ok_or("ACPI: the RSDP is not in memory")?;
     if !start.starts_with(RSDP_SIGNATURE) || !sums_to_zero(start) {
         return Err("ACPI: the RSDP is broken");
@@ -149,11 +215,11 @@ fn find_madt(address: u64) -> Result<&'static [u8], &'static str> {
             .iter()
             .rev()
             .fold(0, |value, byte| value << 8 | u64::from(*byte));
-        if let Some(madt) = table(address, b"APIC")? {
-            return Ok(madt);
+        if let Some(found) = table(address, wanted)? {
+            return Ok(Some(found));
         }
     }
-    Err("ACPI: there is no MADT, so the CPUs cannot be found")
+    Ok(None)
 }
 
 /// What follows the header of the table at `address`, or `None` if it has another signature.

@@ -252,6 +252,7 @@ fn find_hypercall(options: &MachineOptions) -> Option<Hypercall> {
 
 /// The APIC ids of the CPUs, the first CPU's first and the others in the order of the MADT.
 fn find_cpus(info: &StartInfo, mode: ApicMode) -> &'static [u32] {
+    end::know_power_off(acpi::power_off(info.rsdp()));
     let mut ids: Vec<u32> = acpi::apic_ids(info.rsdp())
         .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
     let own = apic::id();
