@@ -43,4 +43,5 @@ targets! {
     statistics
     compare
     settings
+    kernel
 }

@@ -261,6 +261,10 @@ fn the_corpora_are_understood() {
     vmm::machine::image::Image::from_bytes(Path::new("image"), image).expect("an image");
     vmm::explore::case::Case::parse(&text("case", "conditions.case")).expect("a case");
     vmm::explore::schedule::Schedule::parse(&text("schedule", "lost-call")).expect("a schedule");
+    let packed = read("image", "packed");
+    vmm::machine::image::Image::from_bytes(Path::new("image"), packed).expect("a packed image");
+    let symbols = vmm::machine::kallsyms::find(&read("kernel", "kallsyms"));
+    assert!(symbols.len() > 1000, "{}", symbols.len());
     for name in ["c", "rust"] {
         let image = read("dwarf", name);
         let memory = |address| (address < 0x100_0000).then_some(0);

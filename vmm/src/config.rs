@@ -46,6 +46,8 @@ pub struct Config {
     pub append: String,
     /// A file that is placed in the guest's memory, of which its start info tells it.
     pub initrd: Option<PathBuf>,
+    /// A file that names the functions of the image, if the image does not.
+    pub symbols: Option<PathBuf>,
     /// The line on the guest's console with which its workload starts. A guest of the bench says so
     /// by its doorbell.
     pub start_at: Option<Regex>,
@@ -96,6 +98,7 @@ impl Default for Config {
             memory: None,
             append: String::new(),
             initrd: None,
+            symbols: None,
             start_at: None,
             expected_exit: None,
             limits: Limits::default(),

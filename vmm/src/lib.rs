@@ -267,6 +267,11 @@ pub fn run_attended(
     let lab_at = knows_lab.then_some(layout.lab.start);
     let command_line = boot::command_line(&config.append, lab_at).map_err(MachineError::from)?;
     let pins = config.pin.as_ref().map(Pins::new).transpose()?;
+    let symbols = match &config.symbols {
+        Some(path) => Symbols::from_file(image.bytes(), path).map_err(MachineError::from)?,
+        None => Symbols::of(image.bytes()),
+    };
+    let symbols = Arc::new(symbols);
     let machine = Machine::build(&Parts {
         image: &image,
         vcpus: config.vcpus,
@@ -296,7 +301,6 @@ pub fn run_attended(
         None => lab::Lab::untold(pages).map_err(Error::NoLab)?,
     };
     let lab = lab.knowing(Arc::new(manifest));
-    let symbols = Arc::new(Symbols::of(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,
         stalls: &config.stalls,

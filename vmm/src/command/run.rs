@@ -54,6 +54,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
 
+    /// A file that names the functions of the image, if it does not itself: the vmlinux of a kernel, or
+    /// its System.map
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
+
     /// Guest command line; the address of the lab is added to it, for a guest that has one
     #[arg(
         long,
@@ -184,7 +189,10 @@ impl Arguments {
     pub fn files(&self) -> confinement::Files {
         // A script names the images of its machines itself.
         let anywhere = self.script.as_ref().map(|_| PathBuf::from("/"));
-        let read = self.guest.iter().chain(&self.initrd).chain(&anywhere);
+        let named = [&self.guest, &self.initrd, &self.symbols]
+            .into_iter()
+            .flatten();
+        let read = named.chain(&anywhere);
         let written = [
             &self.stats_file,
             &self.trace,
@@ -239,6 +247,7 @@ impl Arguments {
             vcpus: self.vcpus,
             memory: self.memory,
             initrd: self.initrd.clone(),
+            symbols: self.symbols.clone(),
             append: self.append.clone(),
             start_at: self.start_at.clone(),
             expected_exit: self.expect_exit,
@@ -303,7 +312,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     let (script, guest) = inputs(arguments).map_err(|refused| arguments.refuse(refused))?;
     // Created first: a run of an hour should not end with a file that cannot be created.
-    let outputs = Outputs::beside(guest.iter().chain(&script).chain(&arguments.initrd));
+    let named = [&guest, &script, &arguments.initrd, &arguments.symbols];
+    let outputs = Outputs::beside(named.into_iter().flatten());
     let open = |name: &PathBuf| outputs.create(name);
     let stats_file = arguments.stats_file.as_deref();
     let mut by_others = stats_file.into_iter().chain(arguments.control.as_deref());

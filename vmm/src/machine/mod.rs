@@ -66,6 +66,9 @@ pub enum MachineError {
     /// The guest image cannot be loaded.
     #[error(transparent)]
     Image(#[from] image::ImageError),
+    /// The file of symbols cannot be used.
+    #[error(transparent)]
+    Symbols(#[from] symbols::SymbolFileError),
     /// The initrd cannot be read.
     #[error(transparent)]
     Initrd(#[from] initrd::InitrdError),
@@ -106,6 +109,7 @@ impl MachineError {
             Self::Layout(_)
             | Self::Image(_)
             | Self::Initrd(_)
+            | Self::Symbols(_)
             | Self::Points(_)
             | Self::Manifest(_)
             | Self::Boot(_) => true,

@@ -1,16 +1,19 @@
 //! Addresses of the guest as names of its functions. Reads the image's symbol table, or the one that
 //! a kernel has for itself, and nothing else, and that only when the first name is asked for: a run that ends well needs none.
 
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use object::elf::{FileHeader64, PT_LOAD};
+use object::elf::{ELFMAG, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
 use super::kallsyms;
 use crate::closest::did_you_mean;
-use crate::control_characters::spell_out_all;
+use crate::control_characters::{spell_out_all, spell_out_path};
+use crate::input;
 
 /// Most bytes that are taken to belong to a symbol without a size.
 const FAR: u64 = 1 << 20;
@@ -19,6 +22,8 @@ const FAR: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Symbols {
     image: Arc<[u8]>,
+    /// What names its functions, if the image itself does not.
+    names: Option<Arc<[u8]>>,
     sorted: OnceLock<Vec<Function>>,
 }
 
@@ -27,6 +32,26 @@ struct Function {
     address: u64,
     size: u64,
     name: String,
+}
+
+/// Why a file gives no symbols.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", spell_out_path(.path))]
+pub struct SymbolFileError {
+    path: PathBuf,
+    #[source]
+    problem: SymbolFileProblem,
+}
+
+/// What is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum SymbolFileProblem {
+    /// It cannot be read.
+    #[error("cannot read the symbols")]
+    Read(#[source] io::Error),
+    /// It has none.
+    #[error("it names no function: neither an ELF file with symbols nor a System.map")]
+    Nothing,
 }
 
 /// A name that belongs to no function, or to several.
@@ -53,12 +78,42 @@ impl Symbols {
     pub fn of(image: &Arc<[u8]>) -> Self {
         Self {
             image: Arc::clone(image),
+            names: None,
             sorted: OnceLock::new(),
         }
     }
 
+    /// The symbols of `image` that the file `path` names: an ELF file, such as the vmlinux from which a
+    /// kernel was packed, or a `System.map`. It can be a pipe.
+    ///
+    /// # Errors
+    /// [`SymbolFileError`] names the file.
+    pub fn from_file(image: &Arc<[u8]>, path: &Path) -> Result<Self, SymbolFileError> {
+        const LARGEST: u64 = 1 << 30;
+        let failed = |problem| SymbolFileError {
+            path: path.to_owned(),
+            problem,
+        };
+        let mut names = Vec::new();
+        input::open(path)
+            .and_then(|file| file.take(LARGEST).read_to_end(&mut names))
+            .map_err(|error| failed(SymbolFileProblem::Read(error)))?;
+        let symbols = Self {
+            names: Some(names.into()),
+            ..Self::of(image)
+        };
+        match symbols.sorted() {
+            [] => Err(failed(SymbolFileProblem::Nothing)),
+            _ => Ok(symbols),
+        }
+    }
+
     fn sorted(&self) -> &[Function] {
-        self.sorted.get_or_init(|| read(&self.image))
+        self.sorted.get_or_init(|| match &self.names {
+            Some(names) if !names.starts_with(&ELFMAG) => system_map(names),
+            Some(names) => read(names),
+            None => read(&self.image),
+        })
     }
 
     /// The function that `address` lies in, and how far into it: `guest::main+0x1c`.
@@ -183,6 +238,26 @@ fn read(image: &[u8]) -> Vec<Function> {
     sorted
 }
 
+/// The functions that a `System.map` names, in the form of `nm`: `ffffffff81000000 T _text`.
+fn system_map(text: &[u8]) -> Vec<Function> {
+    let lines = text.split(|byte| *byte == b'\n');
+    let mut sorted: Vec<_> = lines
+        .filter_map(|line| {
+            let mut words = str::from_utf8(line).ok()?.split_ascii_whitespace();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+            let name = words.next()?;
+            is_code.then(|| Function {
+                address,
+                size: 0,
+                name: spell_out_all(name).into_owned(),
+            })
+        })
+        .collect();
+    sorted.sort();
+    sorted
+}
+
 /// The functions that a kernel knows of itself. They have no sizes.
 fn kernel(file: &object::File<'_>) -> Vec<Function> {
     let Some(data) = file.section_by_name(".rodata") else {
@@ -247,8 +322,8 @@ mod tests {
 
     fn symbols(sorted: impl Into<Vec<Function>>) -> Symbols {
         Symbols {
-            image: Arc::default(),
             sorted: OnceLock::from(sorted.into()),
+            ..Symbols::default()
         }
     }
 
@@ -266,6 +341,25 @@ mod tests {
         assert_eq!(symbols.name(0x110), None);
         assert_eq!(symbols.place(0x204), "0x204 b+0x4");
         assert_eq!(symbols.name(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_file_names_what_the_image_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("System.map");
+        let image: Arc<[u8]> = ::tests::image::elf(&[]).into();
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Symbols::from_file(&image, &path)
+        };
+        let map = "ffffffff81000000 T _text\nffffffff81000070 t start\nffffffff82000000 D data\n";
+        let symbols = read(map).unwrap();
+        assert_eq!(symbols.address("start").unwrap(), 0xffff_ffff_8100_0070);
+        assert!(symbols.address("data").is_err());
+        // As Debian ships it.
+        let why = read("ffffffffffffffff B The real System.map is elsewhere\n").unwrap_err();
+        assert!(why.to_string().contains("names no function"), "{why}");
+        assert!(Symbols::from_file(&image, folder.path()).is_err());
     }
 
     #[test]
