@@ -111,6 +111,22 @@ fn what_its_kernel_says_of_itself_is_the_verdict() {
     assert_eq!(report["complaints"][0]["kind"], "rcu-stall");
     assert_eq!(report["complaints"][0]["cpu"], 1);
 
+    // Test results and metrics have what a kernel can complain of for oracles, and no others.
+    let junit = boot(&saying(stall)).args(["--stats", "junit"]).run();
+    junit
+        .ends_with(1)
+        .says("oracle.rcu-stall")
+        .says("oracle.panic");
+    assert!(!junit.to_string().contains("oracle.lost"), "{junit}");
+    let metrics = boot(&saying(stall)).args(["--stats", "prometheus"]).run();
+    metrics
+        .ends_with(1)
+        .says("complaints_total{kind=\"rcu-stall\"");
+    for word in ["calls", "findings", "breaches", "ipi_"] {
+        let metric = format!("ipi_lab_{word}");
+        assert!(!metrics.stdout.contains(&metric), "{word}: {metrics}");
+    }
+
     let warning = "WARNING: CPU: 0 PID: 1 at kernel/smp.c:912 f+0x1/0x2\n";
     boot(&saying(warning))
         .run()

@@ -28,7 +28,7 @@ use serde::Serialize;
 use shared::lab::Finding;
 
 use crate::control::{Ending, RunResult};
-use crate::kernel_log::Complaint;
+use crate::kernel_log::{Complaint, ComplaintKind};
 use crate::lab::call_name::CallName;
 use crate::lab::finding;
 use crate::lab::judge;
@@ -120,7 +120,8 @@ pub struct Report {
     pub breaches_made: u64,
     /// How many breaches there are of what each oracle watches, by its name.
     pub breaches_by_oracle: BTreeMap<String, u64>,
-    /// The names of all oracles, those of the guest's manifest first.
+    /// The names of all oracles, those of the guest's manifest first; of a guest without a lab those
+    /// of what its kernel can complain of.
     #[serde(skip)]
     pub oracles: Vec<String>,
     /// Calls still on their way, as far as they were kept.
@@ -283,9 +284,12 @@ impl Report {
                 .collect(),
             findings_made: judgement.found.total(),
             findings_by_oracle: by_oracle(&judgement.found),
-            oracles: (judgement.found.iter())
-                .map(|(name, _)| name.to_owned())
-                .collect(),
+            oracles: match run_result.has_lab {
+                true => (judgement.found.iter())
+                    .map(|(name, _)| name.to_owned())
+                    .collect(),
+                false => ComplaintKind::ALL.map(|kind| kind.name().to_owned()).into(),
+            },
             findings: (judgement.findings.into_iter())
                 .map(|finding| found_by_guest(finding, lab.manifest()))
                 .collect(),

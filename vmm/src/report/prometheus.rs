@@ -13,6 +13,7 @@ use prometheus::{Error, TextEncoder};
 use shared::manifest::Total;
 
 use super::{PerVcpu, Report, Traced};
+use crate::kernel_log::ComplaintKind;
 use crate::provenance::Provenance;
 use crate::stats::cycles::nanoseconds;
 use crate::stats::latency::Times;
@@ -418,7 +419,23 @@ impl Page {
         }
     }
 
+    /// What the guest's kernel complained of, where there is no lab in which something can be found.
+    fn add_complaints(&mut self, report: &Report) {
+        for kind in ComplaintKind::ALL.map(ComplaintKind::name) {
+            let count = report.complaints_by_kind.get(kind).copied();
+            self.count(
+                "complaints_total",
+                "What the guest's kernel has complained of on its console.",
+                &[("kind", kind)],
+                count.unwrap_or_default() as f64,
+            );
+        }
+    }
+
     fn add_findings(&mut self, report: &Report) {
+        let Some(calls) = &report.calls else {
+            return self.add_complaints(report);
+        };
         let counts = [
             (
                 "findings_total",
@@ -433,12 +450,7 @@ impl Page {
             (
                 "calls_judged_total",
                 "Calls that the VMM has judged itself, by the ledger.",
-                report.calls.as_ref().map_or(0, |calls| calls.judged),
-            ),
-            (
-                "complaints_total",
-                "What the guest's kernel has complained of on its console.",
-                report.complaints_made,
+                calls.judged,
             ),
         ];
         for (name, help, count) in counts {
