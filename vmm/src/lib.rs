@@ -280,12 +280,13 @@ pub fn run_attended(
         initrd: initrd.as_ref(),
         is_pc: !knows_lab,
     })?;
-    drop(initrd);
     info!(
         "machine built: {} vCPUs, command line \"{command_line}\"",
         config.vcpus
     );
+    let named = config.initrd.as_deref().zip(initrd.as_ref());
     let mut provenance = Provenance {
+        initrd: named.map(|(path, initrd)| Input::new(path, initrd.bytes())),
         script: config.script.clone(),
         pin: config.pin.as_ref().map(ToString::to_string),
         ..Provenance::new(
@@ -296,6 +297,8 @@ pub fn run_attended(
             &config.append,
         )
     };
+    // It can be large, and is in the guest's memory by now.
+    drop(initrd);
     let lab = match lab_at {
         Some(at) => lab::Lab::prepare(machine.memory.clone(), at, pages).map_err(Error::Lab)?,
         None => lab::Lab::untold(pages).map_err(Error::NoLab)?,

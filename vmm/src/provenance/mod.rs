@@ -33,6 +33,9 @@ pub struct Provenance {
     pub host: Host,
     /// The guest image.
     pub guest: Input,
+    /// The initrd that was in its memory; `null` without one.
+    #[serde(default)]
+    pub initrd: Option<Input>,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// The host's CPUs to which the vCPUs were bound, as `--pin` has them; `null` if they were
@@ -131,6 +134,7 @@ impl Provenance {
             date: now(),
             host: Host::this(kvm),
             guest,
+            initrd: None,
             vcpus,
             pin: None,
             given: given.trim().to_owned(),
@@ -179,8 +183,9 @@ impl Provenance {
             ("vmm", format!("{}, {}", self.vmm, self.date)),
             ("host", self.host.to_string()),
             ("guest", self.guest.to_string()),
-            ("words", options),
         ];
+        facts.extend((self.initrd.as_ref()).map(|initrd| ("initrd", initrd.to_string())));
+        facts.push(("words", options));
         facts.extend(self.pin.clone().map(|cpus| ("pinned to", cpus)));
         let inputs = [("script", &self.script), ("case", &self.case)];
         facts.extend(inputs.iter().filter_map(|(what, input)| {
