@@ -61,7 +61,7 @@ fn a_call_waits_for_a_stalled_cpu() {
 #[test]
 fn a_call_waits_for_a_held_handler() {
     let run = tell(scenario!("held-handler"));
-    run.says("CPU 1 is held at __flush_smp_call_function_queue");
+    run.says("CPU 1 is held at ipi_mb");
     run.says("pass: as expected: ");
 }
 

@@ -138,7 +138,8 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     if let Some(stalls) = &report.stalls {
         stalled(text, stalls)?;
     }
-    if let Some(trace) = &report.trace {
+    // Without a lab there is nothing of the guest's in it.
+    if let Some(trace) = report.trace.as_ref().filter(|_| report.calls.is_some()) {
         traced(text, trace)?;
     }
     writeln!(text)
