@@ -9,6 +9,8 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// Most characters of a line that are kept.
+const LONGEST: usize = 500;
 /// Most complaints that are kept of a run. All are counted.
 const KEPT: usize = 256;
 
@@ -30,13 +32,15 @@ pub enum ComplaintKind {
     CsdLock,
     /// A task waits for too long (`kernel/hung_task.c`).
     HungTask,
+    /// It has caught itself at what must not be (`BUG:`), or a CPU did not start.
+    Bug,
     /// It met what it did not expect (`kernel/panic.c`).
     Warning,
 }
 
 impl ComplaintKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Panic,
         Self::Oops,
         Self::SoftLockup,
@@ -44,6 +48,7 @@ impl ComplaintKind {
         Self::RcuStall,
         Self::CsdLock,
         Self::HungTask,
+        Self::Bug,
         Self::Warning,
     ];
 
@@ -57,6 +62,7 @@ impl ComplaintKind {
             Self::RcuStall => "rcu-stall",
             Self::CsdLock => "csd-lock",
             Self::HungTask => "hung-task",
+            Self::Bug => "bug",
             Self::Warning => "warning",
         }
     }
@@ -70,21 +76,29 @@ impl ComplaintKind {
     /// The words by which it is known, with the CPU if they name it.
     const fn words(self) -> &'static str {
         match self {
-            Self::Panic => r"^Kernel panic - not syncing",
-            // `Oops: 0002 [#1] PREEMPT SMP`, `general protection fault, …: 0000 [#1]`.
-            Self::Oops => r": [0-9a-f]{4} \[#\d+\]",
+            // The second, of a fault before there is a handler, is all that is said.
+            Self::Panic => r"Kernel panic - not syncing|PANIC: early exception",
+            // `Oops: 0002 [#1] PREEMPT SMP`, `general protection fault, …: 0000 [#1]`, `invalid opcode:
+            // 0000 [#1]`: of what the processor calls its exceptions (`arch/x86/kernel/traps.c`).
+            Self::Oops => {
+                r"(?:Oops|error|fault|opcode|overrun|TSS|not present|segment|check|bounds|overflow|exception)\b.*: [0-9a-f]{4} \[#\d+\]"
+            }
             Self::SoftLockup => r"BUG: soft lockup - CPU#(\d+) stuck for",
             Self::HardLockup => r"Watchdog detected hard LOCKUP on cpu (\d+)",
             Self::RcuStall => {
-                r"rcu: INFO: \S+ (?:self-detected stall on CPU|detected (?:expedited )?stalls on CPUs/tasks: ?(?:\{ (\d+)-)?)"
+                r"INFO: rcu_?\S* (?:self-detected stall on CPU|detected (?:expedited )?stalls on (?:CPUs/)?tasks: ?(?:\{ (\d+)-)?)"
             }
             Self::CsdLock => {
                 r"csd: Detected non-responsive CSD lock \(#\d+\) on CPU#\d+, waiting .* for CPU#(\d+)"
             }
-            Self::HungTask => r"^INFO: task .* blocked for more than \d+ seconds",
-            // `WARNING: CPU: 0 PID: 1 at kernel/…`, since 6.18 `WARNING: kernel/… at …, CPU#0: …`.
+            Self::HungTask => r"INFO: task .* blocked (?:in I/O wait )?for more than \d+ seconds",
+            Self::Bug => {
+                r"BUG: (?:workqueue lockup|scheduling while atomic|sleeping function called|(?:spin|rw)lock |KASAN:|KFENCE:|KCSAN:|Bad )|smpboot: do_boot_cpu failed|failed to report alive state"
+            }
+            // `WARNING: CPU: 0 PID: 1 at kernel/…`, since 6.18 `WARNING: kernel/… at …, CPU#0: …`; the
+            // others are lockdep's.
             Self::Warning => {
-                r"^WARNING: (?:CPU: (\d+) PID: \d+ at |\S+:\d+ at .*, CPU#(\d+)|suspicious |possible )"
+                r"WARNING: (?:CPU: (\d+) PID: \d+ at |.* at .*, CPU#(\d+)|suspicious |possible |inconsistent |\S+-safe -> )"
             }
         }
     }
@@ -122,7 +136,7 @@ pub struct Complaint {
     pub kind: ComplaintKind,
     /// The CPU, if it was named.
     pub cpu: Option<u32>,
-    /// The line, without its time.
+    /// The line, without its time, or the first 500 characters of it.
     pub text: String,
 }
 
@@ -154,6 +168,9 @@ pub struct KernelLog {
     counts: [u64; ComplaintKind::ALL.len()],
     /// Whether the CPU of the last complaint can still be named.
     is_open: bool,
+    /// The times of those that are kept, as they were printed: a line that is printed again, as
+    /// `dmesg` does, is no other complaint.
+    times: Vec<String>,
 }
 
 impl KernelLog {
@@ -163,8 +180,8 @@ impl KernelLog {
             LazyLock::new(|| ComplaintKind::ALL.map(|kind| regex(kind.words())));
         // Printed last, if the kernel is not to restart (`panic()`).
         const OVER: &str = "---[ end Kernel panic - not syncing";
-        let line = without_time(line);
-        if line.starts_with(OVER) {
+        let (time, line) = divided(line);
+        if line.contains(OVER) {
             return Meaning::Over;
         }
         for (index, (kind, words)) in ComplaintKind::ALL.into_iter().zip(&*WORDS).enumerate() {
@@ -172,16 +189,27 @@ impl KernelLog {
                 continue;
             };
             let cpu = found.iter().skip(1).flatten().next();
+            let text: String = line.chars().take(LONGEST).collect();
+            let is_again = |(known, at): (&Complaint, &String)| known.text == text && at == time;
+            let mut kept = self.complaints.iter().zip(&self.times);
+            if !time.is_empty() && kept.any(is_again) {
+                return Meaning::None;
+            }
             self.counts[index] += 1;
             self.is_open = self.complaints.len() < KEPT;
             if self.is_open {
                 self.complaints.push(Complaint {
                     kind,
                     cpu: cpu.and_then(|cpu| cpu.as_str().parse().ok()),
-                    text: line.to_owned(),
+                    text,
                 });
+                self.times.push(time.to_owned());
             }
-            return Meaning::Complaint;
+            // It halts for ever, without a last line.
+            return match line.contains("PANIC: early exception") {
+                true => Meaning::Over,
+                false => Meaning::Complaint,
+            };
         }
         self.name_cpu(line);
         Meaning::None
@@ -214,12 +242,20 @@ impl KernelLog {
     }
 }
 
-/// `line` without its level, time and caller, as in `<6>[    1.234567][    T1] `.
-fn without_time(line: &str) -> &str {
+/// The time of `line`, as it was printed, and what is behind it and its caller, as in
+/// `[    1.234567][    T1] text`. Something that is no line of the log can stand before it, such as a
+/// shell's prompt. Without a time, the first is empty and the second the whole line.
+fn divided(line: &str) -> (&str, &str) {
     static TIME: LazyLock<Regex> =
-        LazyLock::new(|| regex(r"^(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?)?"));
-    let end = TIME.find(line).map_or(0, |found| found.end());
-    &line[end..]
+        LazyLock::new(|| regex(r"\[( *\d+\.\d{6})\](?:\[ *[TC]\d+\])? "));
+    match TIME.captures(line) {
+        Some(found) => {
+            let (whole, time) = (found.get(0), found.get(1));
+            let end = whole.map_or(0, |it| it.end());
+            (time.map_or("", |it| it.as_str()), &line[end..])
+        }
+        None => ("", line),
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +280,8 @@ mod tests {
 [    0.584123] CPU: 2 PID: 1 Comm: swapper/0 Not tainted 6.1.0-28-amd64 #1  Debian 6.1.119-1
 [    0.584123] ---[ end Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0) ]---";
         assert_eq!(read(panic), (vec![(ComplaintKind::Panic, Some(2))], true));
+        let early = "PANIC: early exception 0x0e IP 10:ffffffff81f0 error 0 cr2 0x0";
+        assert_eq!(read(early), (vec![(ComplaintKind::Panic, None)], true));
         let oops = "\
 [    0.060000] BUG: kernel NULL pointer dereference, address: 0000000000000028
 [    0.060000] #PF: supervisor read access in kernel mode
@@ -303,12 +341,47 @@ mod tests {
                 Some(2),
             ),
             (
+                "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
+                ComplaintKind::Oops,
+                None,
+            ),
+            (
+                "INFO: task dd:12 blocked in I/O wait for more than 120 seconds.",
+                ComplaintKind::HungTask,
+                None,
+            ),
+            (
+                "INFO: rcu_tasks detected stalls on tasks:",
+                ComplaintKind::RcuStall,
+                None,
+            ),
+            (
+                "BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!",
+                ComplaintKind::Bug,
+                None,
+            ),
+            (
+                "BUG: scheduling while atomic: sh/45/0x00000002",
+                ComplaintKind::Bug,
+                None,
+            ),
+            (
+                "WARNING: inconsistent lock state",
+                ComplaintKind::Warning,
+                None,
+            ),
+            (
                 "general protection fault, probably for non-canonical address 0x6b6b: 0000 [#1] SMP",
                 ComplaintKind::Oops,
                 None,
             ),
         ] {
-            for time in ["", "[    1.500000] ", "<4>[    1.500000][   T45] "] {
+            for time in [
+                "",
+                "[    1.500000] ",
+                "[    1.500000][   T45] ",
+                "/ # [    1.500000] ",
+            ] {
                 assert_eq!(read(&format!("{time}{line}")).0, [(kind, cpu)], "{line}");
             }
         }
@@ -321,8 +394,18 @@ mod tests {
 [    0.000000] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible
 [    0.010000] rcu: Preemptible hierarchical RCU implementation.
 [    0.010000] rcu: \tRCU restricting CPUs from NR_CPUS=8192 to nr_cpu_ids=4.
-[    0.200000] NMI watchdog: Perf NMI watchdog permanently disabled";
+[    0.200000] NMI watchdog: Perf NMI watchdog permanently disabled
+abc: 0000 [#1]
+[    0.300000] smpboot: CPU0: AMD 17/01 (family: 0x17, model: 0x1, stepping: 0x2)";
         assert_eq!(read(lines), (vec![], false));
+    }
+
+    #[test]
+    fn a_line_that_is_printed_again_is_no_other_complaint() {
+        let line = "[    1.500000] WARNING: possible recursive locking detected";
+        let other = line.replace("1.5", "2.5");
+        let all = [line, "dmesg:", line, &other].join("\n");
+        assert_eq!(read(&all).0.len(), 2);
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn sixteen_cpus_boot_and_each_exit_is_counted_twice() {
     let report = report.json();
     assert_eq!(
         report["message"],
-        "CPU 0 reset the machine; its kernel complained of nothing"
+        "CPU 0 reset the machine; its kernel complained of nothing on its console"
     );
     for vcpu in report["per_vcpu"].as_array().expect("a list") {
         let [counted, traced] = [&vcpu["kvm"]["exits"], &vcpu["tracepoints"]["kvm_exit"]];

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use iced_x86::code_asm::{al, dword_ptr, dx, eax, ebx, ecx, edx, esi, esp};
+use iced_x86::code_asm::{al, byte_ptr, dword_ptr, dx, eax, ebx, ecx, edx, esi, esp};
 use shared::ports;
 use tempfile::NamedTempFile;
 use tests::image::{CODE, Code, Image};
@@ -46,7 +46,7 @@ fn nothing_is_said_of_what_it_does_not_count() {
     let image = saying("hello\n");
     let run = boot(&image).run();
     run.ends_with(0).says("hello");
-    run.says("pass: CPU 0 turned the machine off; its kernel complained of nothing");
+    run.says("pass: CPU 0 turned the machine off; its kernel complained of nothing on its console");
     for word in ["IPIs", "calls", "exits/IPI"] {
         assert!(!run.to_string().contains(word), "{run}");
     }
@@ -131,7 +131,7 @@ fn what_its_kernel_says_of_itself_is_the_verdict() {
     boot(&saying(warning))
         .run()
         .ends_with(0)
-        .says("its kernel gave 1 warning");
+        .says("its kernel complained, which is no failure: 1 warning");
     let expected = "must_break(\"warning\");";
     boot(&saying(warning)).script(expected).run().ends_with(0);
     boot(&saying("all is well\n"))
@@ -139,9 +139,33 @@ fn what_its_kernel_says_of_itself_is_the_verdict() {
         .run()
         .ends_with(1);
 
+    // What is on the same line before it is not the kernel's.
+    let hung = "/ # [   12.345678] INFO: task a:1 blocked for more than 120 seconds.\n";
+    boot(&saying(hung))
+        .run()
+        .ends_with(1)
+        .says("1 hung-task: 1");
+    let excused = boot(&saying(hung))
+        .script("may_break(\"hung-task\");")
+        .run();
+    excused.ends_with(0).says("pass: as expected: hung-task");
+    let nothing = boot(&saying("all is well\n"))
+        .script("may_break(\"oops\");")
+        .run();
+    nothing
+        .ends_with(0)
+        .says("its kernel complained of nothing on its console");
+    let case = boot(&saying(hung))
+        .args(["--record-case", "/dev/null"])
+        .run();
+    case.ends_with(1)
+        .says("no call of it is known, and no case can be recorded");
+
     // It hangs after that, as Linux does unless it is told to restart.
     let panicked = Code::without_lab(|code| {
-        code.say("[    0.5] Kernel panic - not syncing: no init\nCPU: 0 PID: 1 Comm: swapper\n");
+        code.say(
+            "[    0.500000] Kernel panic - not syncing: no init\nCPU: 0 PID: 1 Comm: swapper\n",
+        );
         code.say("---[ end Kernel panic - not syncing: no init ]---\n");
         code.halt();
     });
@@ -292,6 +316,15 @@ fn a_cpu_is_held_at_the_entry_of_a_function() {
             asm.dec(ecx)?;
             asm.jnz(again)
         });
+        // Whether it is as it was.
+        let mut is_armed = code.label();
+        code.emit(|asm| {
+            asm.mov(al, byte_ptr(CODE + PLACE))?;
+            asm.cmp(al, i32::from(ENTRY[0]))?;
+            asm.jne(is_armed)
+        });
+        code.say("put back\n");
+        code.emit(|asm| asm.set_label(&mut is_armed));
         power_off(code);
     });
     let place = format!("{:#x}", CODE + PLACE);
@@ -308,7 +341,13 @@ fn a_cpu_is_held_at_the_entry_of_a_function() {
                     if why == \"it went on\" { throw why; }
                 }";
     let goes_on = "cpu(0).resume(); wait_console(\"passed\\npassed\\n\");";
-    drive(&format!("{held} {goes_on}")).ends_with(0);
+    drive(&format!("{held} {goes_on}"))
+        .ends_with(0)
+        .says("put back");
+    let all_go_on = "pause_all(); resume_all(); resume_all();";
+    drive(&format!("{held} {all_go_on}"))
+        .ends_with(0)
+        .says("put back");
     // Twice in a row, and never.
     let again = "cpu(0).hold_at(\"PLACE\"); cpu(0).resume(); cpu(0).wait_held();
                  wait_console(\"passed\"); cpu(0).resume();";

@@ -41,7 +41,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     places.sort_unstable();
     let Some(width) = places.iter().map(|(name, ..)| name.len()).max() else {
         let name = spell_out_path(&guest);
-        return Err(refused(format!("{name} has no probes")));
+        let hint = match image.is_linux() {
+            true => "; CPUs of a Linux kernel are held at its functions, see docs/linux.md",
+            false => "",
+        };
+        return Err(refused(format!("{name} has no probes{hint}")));
     };
     let mut text = String::new();
     let mut last = "";

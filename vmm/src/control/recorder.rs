@@ -102,7 +102,7 @@ impl Recorder {
             from: now,
             to: now,
             by,
-            text: text(),
+            text: short(text()),
             ordered: None,
         });
     }

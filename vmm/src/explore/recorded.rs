@@ -22,6 +22,11 @@ pub enum NotRecorded {
     /// Nothing failed.
     #[error("nothing has failed, so that there is no case to record")]
     NothingFailed,
+    /// The guest was told of no lab.
+    #[error(
+        "the guest was told of no lab, so that no call of it is known, and no case can be recorded"
+    )]
+    NoLab,
     /// The guest does not say by which of its deeds it makes calls.
     #[error(
         "the guest does not say which of its deeds make the calls of its ledger (flag 64 of a deed, \
@@ -160,7 +165,10 @@ pub fn case(
     let manifest = lab.manifest();
     let expected = expected(judgement, besides, manifest);
     if expected.is_empty() {
-        return Err(NotRecorded::NothingFailed);
+        return Err(match lab.is_told() {
+            true => NotRecorded::NothingFailed,
+            false => NotRecorded::NoLab,
+        });
     }
     let deeds = CallDeeds::of(manifest);
     if deeds.one.is_none() && deeds.several.is_none() {

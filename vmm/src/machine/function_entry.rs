@@ -84,11 +84,21 @@ impl FunctionEntry {
         self.put(EXITING, memory);
     }
 
-    /// Undoes [`FunctionEntry::arm`], unless the guest has written something else there since.
-    pub fn disarm(&self, memory: &GuestMemoryMmap) {
+    /// Whether it is that of the function at `address`, which can begin before it.
+    pub fn is_of(&self, address: u64) -> bool {
+        [Some(address), address.checked_add(ENDBR.len() as u64)].contains(&Some(self.address))
+    }
+
+    /// Whether vCPUs exit here: the guest can have written something else since.
+    pub fn is_armed(&self, memory: &GuestMemoryMmap) -> bool {
         let mut now = [0; NOP.len()];
         let read = memory.read_slice(&mut now, GuestAddress(self.physical));
-        if read.is_ok() && now == EXITING {
+        read.is_ok() && now == EXITING
+    }
+
+    /// Undoes [`FunctionEntry::arm`], unless the guest has written something else there since.
+    pub fn disarm(&self, memory: &GuestMemoryMmap) {
+        if self.is_armed(memory) {
             self.put(NOP, memory);
         }
     }

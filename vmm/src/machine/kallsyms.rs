@@ -27,6 +27,13 @@ const PER_MARKER: usize = 256;
 const COUNTS: Range<usize> = 1_000..4_000_000;
 /// Most bytes from the number of symbols to the tokens.
 const FARTHEST: usize = 64 << 20;
+/// Most bytes of a name (`KSYM_NAME_LEN`), its type included.
+const LONGEST_NAME: usize = 512;
+/// Most names that are looked at in all, while their table is searched. The search for the true one
+/// looks at little more than its names.
+const MOST_LOOKS: usize = 64 << 20;
+/// Most bytes of all names. Debian's have 4 MB.
+const MOST_TEXT: usize = 256 << 20;
 /// Tables are aligned to so many bytes.
 const ALIGN: usize = 8;
 /// Least addresses that have to be in order, out of ten. All are but those of per-CPU data.
@@ -109,6 +116,9 @@ impl<'data> Tokens<'data> {
         let mut text = Vec::new();
         for number in bytes {
             text.extend_from_slice(self.tokens[usize::from(*number)]);
+            if text.len() > LONGEST_NAME {
+                return None;
+            }
         }
         let (kind, name) = text.split_first()?;
         let name = str::from_utf8(name).ok()?;
@@ -117,10 +127,16 @@ impl<'data> Tokens<'data> {
 }
 
 /// The packed names from `at` on, `count` of them, and where they end.
-fn names(data: &[u8], at: usize, count: usize) -> Option<(Vec<Range<usize>>, usize)> {
-    let mut names = Vec::with_capacity(count);
+fn names(
+    data: &[u8],
+    at: usize,
+    count: usize,
+    looks_left: &mut usize,
+) -> Option<(Vec<Range<usize>>, usize)> {
+    let mut names = Vec::new();
     let mut at = at;
     for _ in 0..count {
+        *looks_left = looks_left.checked_sub(1)?;
         let low = usize::from(*data.get(at)?);
         at += 1;
         // Since 6.1 the length of a long name has two bytes (ULEB128).
@@ -156,6 +172,7 @@ fn read(data: &[u8], tokens: &Tokens<'_>) -> Option<Vec<Symbol>> {
     let nearest = tokens.start / ALIGN * ALIGN;
     let farthest = nearest.saturating_sub(FARTHEST);
     let places = (farthest..nearest).step_by(ALIGN).rev();
+    let mut looks_left = MOST_LOOKS;
     places.into_iter().find_map(|at| {
         let count = word(data, at)? as usize;
         // The number is alone in its eight bytes.
@@ -167,7 +184,7 @@ fn read(data: &[u8], tokens: &Tokens<'_>) -> Option<Vec<Symbol>> {
         if start + 2 * count > tokens.start {
             return None;
         }
-        let (names, end) = names(&data[..tokens.start], start, count)?;
+        let (names, end) = names(&data[..tokens.start], start, count, &mut looks_left)?;
         are_marked(data, aligned(end), start, &names)
             .then(|| symbols(data, tokens, at, &names))
             .flatten()
@@ -192,8 +209,10 @@ fn symbols(
         let base = data.get(base..)?.first_chunk()?;
         let base = u64::from_le_bytes(*base);
         let mut symbols = Vec::with_capacity(names.len());
+        let mut text_left = MOST_TEXT;
         for (number, name) in names.iter().enumerate() {
             let (kind, name) = tokens.unpack(&data[name.clone()])?;
+            text_left = text_left.checked_sub(name.len())?;
             // Of a negative offset what is left is from the base; others are no addresses of code
             // (`CONFIG_KALLSYMS_ABSOLUTE_PERCPU`).
             let offset = word(data, offsets + 4 * number)?.cast_signed();
@@ -298,6 +317,28 @@ mod tests {
         }
         assert!(find(&whole[..whole.len() - 2000]).is_empty());
         assert!(find(&[]).is_empty());
+    }
+
+    /// Each eight bytes could be the number of names, and all of them could follow.
+    #[test]
+    fn the_search_for_a_table_has_an_end() {
+        let whole = tables(1500, true);
+        let mut data = 0x3c_0007_u64.to_le_bytes().repeat(1 << 20);
+        data.extend(&whole[whole.len() - 8000..]);
+        // Without the bound this takes days.
+        assert!(find(&data).is_empty());
+    }
+
+    #[test]
+    fn a_name_has_an_end() {
+        let long = [b'x'; LONGEST_NAME / 2];
+        let tokens = Tokens {
+            start: 0,
+            end: 0,
+            tokens: vec![&long; TOKENS],
+        };
+        assert!(tokens.unpack(&[1, 1]).is_some());
+        assert!(tokens.unpack(&[1, 1, 1]).is_none());
     }
 
     proptest! {

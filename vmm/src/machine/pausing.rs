@@ -161,9 +161,9 @@ impl VcpuThreads {
             None => Ok(body(&self.memory)),
             Some(stuck) => Err(PauseError::Stuck(stuck.id)),
         };
-        for thread in &held {
-            thread.release(Holder::Visit)?;
-        }
+        // Each hold above is undone, and there was one.
+        held.iter()
+            .for_each(|thread| _ = thread.release(Holder::Visit));
         done
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use object::elf::{ELFMAG, FileHeader64, PT_LOAD};
+use object::elf::{ELFMAG, FileHeader32, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
@@ -192,14 +192,9 @@ impl Symbols {
     /// Where in memory the image is loaded that the kernel finds at `address`; `None` if that is in no
     /// segment.
     pub fn physical(&self, address: u64) -> Option<u64> {
-        let header = FileHeader64::<Endianness>::parse(&*self.image).ok()?;
-        let endian = header.endian().ok()?;
-        let programs = header.program_headers(endian, &*self.image).ok()?;
-        programs.iter().find_map(|program| {
-            let offset = address.checked_sub(program.p_vaddr(endian))?;
-            let is_in = program.p_type(endian) == PT_LOAD && offset < program.p_memsz(endian);
-            is_in.then(|| program.p_paddr(endian).wrapping_add(offset))
-        })
+        let image = &*self.image;
+        physical_in::<FileHeader64<Endianness>>(image, address)
+            .or_else(|| physical_in::<FileHeader32<Endianness>>(image, address))
     }
 
     /// The address, with its function if that is known.
@@ -209,6 +204,21 @@ impl Symbols {
             None => format!("{address:#x}"),
         }
     }
+}
+
+/// Where the segments of `image`, whose header is `H`, have `address` in memory.
+fn physical_in<H: FileHeader<Endian = Endianness>>(image: &[u8], address: u64) -> Option<u64> {
+    let header = H::parse(image).ok()?;
+    let endian = header.endian().ok()?;
+    let programs = header.program_headers(endian, image).ok()?;
+    programs.iter().find_map(|program| {
+        let start: u64 = program.p_vaddr(endian).into();
+        let offset = address.checked_sub(start)?;
+        let size: u64 = program.p_memsz(endian).into();
+        let is_in = program.p_type(endian) == PT_LOAD && offset < size;
+        let physical: u64 = program.p_paddr(endian).into();
+        is_in.then(|| physical.wrapping_add(offset))
+    })
 }
 
 /// The functions of `image`, by address: those in its symbol table, or, of a kernel without one, those

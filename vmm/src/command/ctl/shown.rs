@@ -157,8 +157,14 @@ fn status(answer: &Value) -> String {
         [plain(&vcpu["cpu"]), state, told, armed.join("; ")]
     });
     let mut text = table(["CPU", "state", "does", "to be held at"], rows);
-    if answer["ready"] == false {
-        text.push_str("\nthe guest's workload has not started yet");
+    match (&answer["ready"], &answer["lab"]) {
+        (Value::Bool(false), Value::Bool(false)) => {
+            text.push_str(
+                "\nthe guest was told of no lab, and its workload has not started (--start-at)",
+            );
+        }
+        (Value::Bool(false), _) => text.push_str("\nthe guest's workload has not started yet"),
+        _ => {}
     }
     let wire: Vec<_> = answer["wire"].as_array().into_iter().flatten().collect();
     if !wire.is_empty() {

@@ -50,6 +50,7 @@ impl Operator {
         let listening = &mut *guard;
         let mut starts = false;
         let mut is_over = false;
+        let mut last = String::new();
         loop {
             let transcript = listening.devices.console().transcript();
             let Some((line, next)) = transcript.line(listening.read) else {
@@ -69,7 +70,10 @@ impl Operator {
             match listening.log.read(&line) {
                 Meaning::None => {}
                 Meaning::Complaint => self.recorder.say(Actor::Kernel, || line.clone()),
-                Meaning::Over => is_over = true,
+                Meaning::Over => {
+                    is_over = true;
+                    last = line;
+                }
             }
         }
         if is_over {
@@ -77,7 +81,7 @@ impl Operator {
             let panic = all.iter().rfind(|it| it.kind == ComplaintKind::Panic);
             self.end_as(Ending::Panic {
                 cpu: panic.and_then(|it| it.cpu),
-                why: panic.map_or_else(String::new, |it| it.text.clone()),
+                why: panic.map_or_else(|| last.trim().to_owned(), |it| it.text.clone()),
             });
         }
         starts

@@ -13,8 +13,6 @@ use crate::machine::symbols::Symbols;
 /// A function of which an entry is armed.
 #[derive(Debug)]
 struct Armed {
-    /// The address of the function.
-    function: u64,
     entry: FunctionEntry,
     /// Each CPU that is to be held there, and when: those of one CPU in their order.
     watches: Vec<(u32, Watch)>,
@@ -39,14 +37,18 @@ impl Functions {
         memory: &GuestMemoryMmap,
     ) -> Result<(), EntryError> {
         let mut armed = self.armed();
-        if let Some(known) = armed.iter_mut().find(|it| it.function == address) {
+        if let Some(known) = armed.iter_mut().find(|it| it.entry.is_of(address)) {
+            if !known.entry.is_armed(memory) {
+                // The guest has written there since.
+                known.entry = FunctionEntry::of(address, symbols, memory)?;
+                known.entry.arm(memory);
+            }
             known.watches.push((cpu, watch));
             return Ok(());
         }
         let entry = FunctionEntry::of(address, symbols, memory)?;
         entry.arm(memory);
         armed.push(Armed {
-            function: address,
             entry,
             watches: vec![(cpu, watch)],
         });
@@ -138,6 +140,11 @@ mod tests {
         assert_eq!(functions.of(0), [Watch::at("f")]);
         assert!(functions.reached(0, AT));
         assert!(!functions.reached(0, AT + 5));
+        // What the guest writes there is seen, and the next hold is one.
+        memory.write_slice(&NOP, GuestAddress(AT)).unwrap();
+        arm(0, 1).unwrap();
+        assert_ne!(memory.read_obj::<[u8; 5]>(GuestAddress(AT)).unwrap(), NOP);
+        assert!(functions.reached(0, AT));
         let entry = || memory.read_obj::<[u8; 5]>(GuestAddress(AT)).unwrap();
         assert_ne!(entry(), NOP);
         assert!(functions.is_armed(None));

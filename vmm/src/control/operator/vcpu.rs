@@ -87,7 +87,7 @@ impl Operator {
 
     /// Has a vCPU held at no function any more, and undoes what is left at functions where nobody is
     /// to be held.
-    fn disarm_functions(&self, cpu: Option<u32>) -> Result<(), OperatorError> {
+    pub(super) fn disarm_functions(&self, cpu: Option<u32>) -> Result<(), OperatorError> {
         if !self.functions.is_armed(cpu) {
             return Ok(());
         }

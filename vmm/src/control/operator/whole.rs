@@ -67,6 +67,7 @@ impl Operator {
     pub fn resume_all(&self) -> Result<(), OperatorError> {
         let doing = self.recorder.begin(|| "resumes all CPUs".to_owned());
         doing.attempt(|| {
+            self.disarm_functions(None)?;
             (0..self.cpus()).for_each(|cpu| self.goes_on(cpu));
             self.with_threads(|threads| Ok(threads.resume_all()?))
         })

@@ -86,7 +86,7 @@ pub(super) fn status(operator: &Operator) -> Result<Fields, OperatorError> {
         .collect();
     let started = operator.is_started();
     Ok(object(
-        json!({ "ready": started, "vcpus": vcpus, "wire": wire }),
+        json!({ "ready": started, "lab": operator.has_lab(), "vcpus": vcpus, "wire": wire }),
     ))
 }
 
