@@ -212,7 +212,8 @@ impl Vm {
             };
             // SAFETY: the region is mapped memory of exactly this size. The mapping belongs to the
             // `GuestMemoryMmap`, which `Machine` drops after the VM, and the VMM itself reads and
-            // writes it only through vm-memory's volatile accesses.
+            // writes it only through vm-memory's volatile accesses, or through the references of
+            // `super::ram`, which exist only while no vCPU is in the guest.
             unsafe { self.fd.set_user_memory_region(slot) }?;
         }
         Ok(())
