@@ -137,7 +137,7 @@ fn a_search_near_the_limit_on_memory_stops() {
                 .stdout
                 .contains("near the limit on its memory (ulimit -v)") =>
             {
-                near += 1
+                near += 1;
             }
             5 => searched += 1,
             other => panic!("{jobs} jobs, {limit} KiB: status {other}: {run}"),

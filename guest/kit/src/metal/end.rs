@@ -37,13 +37,12 @@ pub fn exit(code: ExitCode) -> ! {
     interrupts::disable();
     let how = POWER_OFF.load(Ordering::Relaxed);
     let (port, value) = (how as u16, (how >> 16) as u16);
-    // SAFETY: ACPI says that this turns the machine off, which nothing is needed after.
-    unsafe {
-        match how >> 32 {
-            _ if how == 0 => {}
-            0 => Port::<u8>::new(port).write(value as u8),
-            _ => Port::<u16>::new(port).write(value),
-        }
+    match how >> 32 {
+        _ if how == 0 => {}
+        // SAFETY: ACPI says that this turns the machine off, and nothing is needed of it any more.
+        0 => unsafe { Port::<u8>::new(port).write(value as u8) },
+        // SAFETY: as above.
+        _ => unsafe { Port::<u16>::new(port).write(value) },
     }
     // A monitor may need a moment for it. The bound is far above that, and of no importance otherwise.
     for _ in 0..1_000_000 {
@@ -53,12 +52,10 @@ pub fn exit(code: ExitCode) -> ! {
         limit: 0,
         base: VirtAddr::zero(),
     };
-    // SAFETY: the next exception finds no handler, nor the one after it: the machine ends here, as is
-    // meant. Nothing is executed after it.
-    unsafe {
-        lidt(&none);
-        core::arch::asm!("ud2", options(noreturn));
-    }
+    // SAFETY: interrupts are off, and the only exception that comes is the next instruction.
+    unsafe { lidt(&none) };
+    // SAFETY: it finds no handler, nor does the exception of that: the machine ends here, as is meant.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
 }
 
 /// Prints why this machine or this command line cannot be used, and ends the run.
