@@ -94,21 +94,16 @@ impl Recorder {
 
     /// Notes what `by` says just now.
     pub fn say(&self, by: Actor, text: impl FnOnce() -> String) {
-        let Some(mut recorded) = self.recorded() else {
-            return;
-        };
-        let now = clock::now();
-        recorded.keep(Mark {
-            from: now,
-            to: now,
-            by,
-            text: short(text()),
-            ordered: None,
-        });
+        self.add(by, None, || short(text()));
     }
 
     /// Notes the stall that `by` has ordered just now.
     pub fn note(&self, by: Actor, cpu: u32, stall: Stall, text: impl FnOnce() -> String) {
+        let cpu = Some(cpu);
+        self.add(by, Some(Ordered { cpu, stall }), text);
+    }
+
+    fn add(&self, by: Actor, ordered: Option<Ordered>, text: impl FnOnce() -> String) {
         let Some(mut recorded) = self.recorded() else {
             return;
         };
@@ -118,10 +113,7 @@ impl Recorder {
             to: now,
             by,
             text: text(),
-            ordered: Some(Ordered {
-                cpu: Some(cpu),
-                stall,
-            }),
+            ordered,
         });
     }
 

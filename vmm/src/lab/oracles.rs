@@ -97,12 +97,7 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
         let last = ORACLE_SLOTS - 1;
         known.push(format!("{UNDECLARED}1 to {UNDECLARED}{last}"));
     }
-    Err(NoSuchOracle {
-        name: name.to_owned(),
-        known: known.join(", "),
-        guess: closest(name, names(manifest))
-            .map_or_else(String::new, |meant| format!(" (did you mean \"{meant}\"?)")),
-    })
+    Err(no_such(name, &known.join(", "), names(manifest)))
 }
 
 /// Checks that `name` is one of `known`.
@@ -113,12 +108,17 @@ pub fn check_among(known: &[&str], name: &str) -> Result<(), NoSuchOracle> {
     if known.contains(&name) {
         return Ok(());
     }
-    Err(NoSuchOracle {
+    Err(no_such(name, &known.join(", "), known.iter().copied()))
+}
+
+/// There is no oracle `name` among `known`; one of `names` can be meant.
+fn no_such<'a>(name: &str, known: &str, names: impl IntoIterator<Item = &'a str>) -> NoSuchOracle {
+    NoSuchOracle {
         name: name.to_owned(),
-        known: known.join(", "),
-        guess: closest(name, known.iter().copied())
+        known: known.to_owned(),
+        guess: closest(name, names)
             .map_or_else(String::new, |meant| format!(" (did you mean \"{meant}\"?)")),
-    })
+    }
 }
 
 /// How often each oracle found something: first all declared oracles in their order, then

@@ -101,20 +101,28 @@ impl VcpuThreads {
     /// # Errors
     /// [`PauseError::Stuck`] names one that did not confirm. None is held then.
     pub fn pause_all(&self) -> Result<(), PauseError> {
+        self.hold_all(Holder::Operator).map(|_| ())
+    }
+
+    /// Holds every vCPU that has not exited, and returns them once all are out of the guest. One that
+    /// has exited is out of the guest for good.
+    ///
+    /// # Errors
+    /// As [`VcpuThreads::pause_all`].
+    fn hold_all(&self, holder: Holder) -> Result<Vec<&VcpuThread>, PauseError> {
         // All are asked before the first is waited for, so that this takes as long as the slowest
-        // vCPU and not as long as all of them together. A vCPU that has exited is out of the guest
-        // for good, and is not held.
+        // vCPU and not as long as all of them together.
         let held: Vec<_> = self
             .list
             .iter()
-            .filter(|thread| thread.hold(Holder::Operator).is_ok())
+            .filter(|thread| thread.hold(holder).is_ok())
             .collect();
         let stuck = first_late(&held, |it, deadline| {
             it.lifecycle.wait_out_of_guest(deadline)
         });
-        let Some(stuck) = stuck else { return Ok(()) };
+        let Some(stuck) = stuck else { return Ok(held) };
         for thread in &held {
-            thread.release(Holder::Operator)?;
+            thread.release(holder)?;
         }
         Err(PauseError::Stuck(stuck.id))
     }
@@ -149,22 +157,12 @@ impl VcpuThreads {
         &self,
         body: impl FnOnce(&GuestMemoryMmap) -> T,
     ) -> Result<T, PauseError> {
-        // One that has exited is out of the guest for good.
-        let all = self.list.iter();
-        let held: Vec<_> = all
-            .filter(|thread| thread.hold(Holder::Visit).is_ok())
-            .collect();
-        let stuck = first_late(&held, |it, deadline| {
-            it.lifecycle.wait_out_of_guest(deadline)
-        });
-        let done = match stuck {
-            None => Ok(body(&self.memory)),
-            Some(stuck) => Err(PauseError::Stuck(stuck.id)),
-        };
-        // Each hold above is undone, and there was one.
+        let held = self.hold_all(Holder::Visit)?;
+        let done = body(&self.memory);
+        // Each hold is undone, and there was one.
         held.iter()
             .for_each(|thread| _ = thread.release(Holder::Visit));
-        done
+        Ok(done)
     }
 
     /// How often and for how long each vCPU was stalled so far, in order.

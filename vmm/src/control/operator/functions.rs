@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_memory::GuestMemoryMmap;
 
-use super::watches::Watch;
+use super::watches::{Watch, first_over};
 use crate::machine::function_entry::{EntryError, FunctionEntry};
 use crate::machine::symbols::Symbols;
 
@@ -91,15 +91,9 @@ impl Functions {
         let Some(it) = armed.iter_mut().find(|it| it.entry.address == address) else {
             return false;
         };
-        let mut is_over = None;
-        for (index, (of, watch)) in it.watches.iter_mut().enumerate() {
-            if *of == cpu {
-                watch.nth = watch.nth.saturating_sub(1);
-                if watch.nth == 0 {
-                    is_over.get_or_insert(index);
-                }
-            }
-        }
+        let watches = it.watches.iter_mut();
+        let own = watches.map(|(of, watch)| (*of == cpu).then_some(watch));
+        let is_over = first_over(own);
         is_over.map(|index| it.watches.remove(index)).is_some()
     }
 

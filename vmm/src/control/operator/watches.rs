@@ -50,6 +50,20 @@ impl Watch {
     }
 }
 
+/// Counts a passage for each of the watches that are meant, and returns the place of the first of
+/// which it was the last.
+pub(super) fn first_over<'a>(meant: impl Iterator<Item = Option<&'a mut Watch>>) -> Option<usize> {
+    let mut first = None;
+    for (index, watch) in meant.enumerate() {
+        let Some(watch) = watch else { continue };
+        watch.nth = watch.nth.saturating_sub(1);
+        if watch.nth == 0 {
+            first.get_or_insert(index);
+        }
+    }
+    first
+}
+
 /// As the place at which a CPU is held: `queue.visit, time 2, with call 0:0:1`.
 impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,17 +204,13 @@ impl Watches {
         let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
             return false;
         };
-        let mut is_over = None;
-        for (index, ArmedWatch { watch, points }) in armed.iter_mut().enumerate() {
-            let meant = points.contains(&point.index) && watch.call.is_none_or(|it| it == call);
-            if meant {
-                watch.nth = watch.nth.saturating_sub(1);
-                if watch.nth == 0 {
-                    is_over.get_or_insert(index);
-                }
-            }
-        }
-        let Some(index) = is_over else { return false };
+        let meant = armed.iter_mut().map(|ArmedWatch { watch, points }| {
+            let is_meant = points.contains(&point.index);
+            (is_meant && watch.call.is_none_or(|it| it == call)).then_some(watch)
+        });
+        let Some(index) = first_over(meant) else {
+            return false;
+        };
         let over = armed.remove(index);
         self.write(cpu, &over.points, &armed_points);
         true

@@ -1,6 +1,6 @@
 //! The devices at ports and addresses that KVM does not handle: the 16550 console, the exit port,
-//! the doorbell, and what turns a machine off. Shared by all vCPUs. Decides nothing: a write that matters to the rest of the
-//! VMM is returned as an [`Effect`].
+//! the doorbell, and what turns a machine off. Shared by all vCPUs. Decides nothing: a write that
+//! matters to the rest of the VMM is returned as an [`Effect`].
 
 mod console;
 pub mod power;
