@@ -55,6 +55,21 @@ pub fn open(path: &Path) -> io::Result<Input> {
     Ok(Input { file, pipe })
 }
 
+/// Reads the whole file at `path`, of at most `most` bytes.
+///
+/// # Errors
+/// As [`open`] and reading; [`ErrorKind::FileTooLarge`] if it has more.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(ErrorKind::FileTooLarge.into()),
+        false => Ok(bytes),
+    }
+}
+
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(pipe) = &mut self.pipe else {
@@ -125,6 +140,16 @@ mod tests {
     fn text(mut input: Input) -> io::Result<String> {
         let mut text = String::new();
         input.read_to_string(&mut text).map(|_| text)
+    }
+
+    #[test]
+    fn what_is_longer_than_it_may_be_is_not_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(super::read(&path, 5).unwrap(), b"12345");
+        let error = super::read(&path, 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The initrd of a guest: a file that is placed in its memory, of which the start info tells it. What
 //! is in it is the guest's affair.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,13 +52,14 @@ impl Initrd {
             path: path.to_owned(),
             problem,
         };
-        let mut bytes = Vec::new();
-        input::open(path)
-            .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-            .map_err(|error| failed(Problem::Read(error)))?;
-        match bytes.len() as u64 {
+        let bytes = input::read(path, LARGEST).map_err(|error| {
+            failed(match error.kind() {
+                ErrorKind::FileTooLarge => Problem::TooLarge,
+                _ => Problem::Read(error),
+            })
+        })?;
+        match bytes.len() {
             0 => Err(failed(Problem::Empty)),
-            length if length > LARGEST => Err(failed(Problem::TooLarge)),
             length => {
                 info!("read the initrd {}, {length} bytes", spell_out_path(path));
                 Ok(Self {

@@ -1,7 +1,7 @@
 //! Addresses of the guest as names of its functions. Reads the image's symbol table, or the one that
 //! a kernel has for itself, and nothing else, and that only when the first name is asked for: a run that ends well needs none.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -94,10 +94,8 @@ impl Symbols {
             path: path.to_owned(),
             problem,
         };
-        let mut names = Vec::new();
-        input::open(path)
-            .and_then(|file| file.take(LARGEST).read_to_end(&mut names))
-            .map_err(|error| failed(SymbolFileProblem::Read(error)))?;
+        let names =
+            input::read(path, LARGEST).map_err(|error| failed(SymbolFileProblem::Read(error)))?;
         let symbols = Self {
             names: Some(names.into()),
             ..Self::of(image)
