@@ -93,11 +93,11 @@ impl Bench {
                             Err(_) => {
                                 arrivals.fetch_add(1, Ordering::Release);
                                 drop(gate.lock().unwrap());
-                                Reaction::Hold
+                                Reaction::Hold(Holder::Operator)
                             }
                         }
                     }
-                    Message::Stopped(_) => Reaction::Hold,
+                    Message::Stopped(_) => Reaction::Hold(Holder::Operator),
                     other => panic!("{other:?}"),
                 }
             }

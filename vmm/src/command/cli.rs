@@ -133,12 +133,17 @@ impl Cli {
         if let Some(level) = self.log {
             log::begin(level);
         }
+        // A process that is confined makes no such socket any more.
+        let debugger = match &self.command {
+            None => self.run.debugger()?,
+            Some(_) => None,
+        };
         confine(&self.confinement()).map_err(|error| Refused {
             message: chain(&error),
             status: ConfinementError::STATUS,
         })?;
         match &self.command {
-            None => run::run(&self.run).map_err(|mut refused| {
+            None => run::run(&self.run, debugger).map_err(|mut refused| {
                 let word = self.run.guest.clone().map(PathBuf::into_os_string);
                 if let Some(tip) = subcommand_meant(word.as_slice()) {
                     refused.message += &format!("; {tip}");

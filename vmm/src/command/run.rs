@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,11 +10,13 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
 use regex::bytes::Regex;
 use vmm::confinement;
+use vmm::control::gdb::Server as DebugServer;
 use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::explore::recorded::NotRecorded;
+use vmm::gdb;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
@@ -26,6 +28,7 @@ use vmm::verdict::ExpectedExit;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
+use super::ctl::monitor::Commands;
 use super::outputs::{Outputs, not_made};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
@@ -86,6 +89,15 @@ pub struct Arguments {
     /// Listen at this UNIX socket for clients that drive the machine; see docs/control-socket.md
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
+
+    /// Listen for gdb at this UNIX socket, or at a port of this host: tcp:127.0.0.1:1234. Each vCPU is a
+    /// thread there; see docs/debugging.md
+    #[arg(long, value_name = "ADDR")]
+    gdb: Option<gdb::Address>,
+
+    /// Have the machine wait for gdb before its first instruction
+    #[arg(long, requires = "gdb")]
+    gdb_wait: bool,
 
     /// A value for the script, such as away=stall. Can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
@@ -200,7 +212,20 @@ impl Arguments {
             &self.record_case,
             &self.control,
         ];
-        confinement::Files::new(read, written.into_iter().flatten())
+        let debugger = match &self.gdb {
+            Some(gdb::Address::Unix(path)) => Some(path),
+            _ => None,
+        };
+        confinement::Files::new(read, written.into_iter().flatten().chain(debugger))
+    }
+
+    /// Listens for gdb, if it is to be served.
+    ///
+    /// # Errors
+    /// [`Refused`] if it cannot listen there.
+    pub fn debugger(&self) -> Result<Option<gdb::Listener>, Refused> {
+        let listener = self.gdb.as_ref().map(gdb::Listener::at).transpose();
+        listener.map_err(|error| Refused::of(chain(&error), &error))
     }
 
     /// Whether the kernel's tracepoints are counted.
@@ -241,7 +266,12 @@ impl Arguments {
         }
     }
 
-    fn config(&self, guest: Option<&Path>, signals: &Signals) -> Config {
+    fn config(
+        &self,
+        guest: Option<&Path>,
+        signals: &Signals,
+        debugger: Option<&Arc<DebugServer>>,
+    ) -> Config {
         let config = Config {
             guest: guest.map(Guest::from),
             vcpus: self.vcpus,
@@ -277,7 +307,14 @@ impl Arguments {
             record: (self.record_case.as_ref()).map(|_| usize::from(self.record_calls)),
             ..Config::default()
         };
-        config.attended_by(signals.attendant())
+        let by_signals = signals.attendant();
+        let debugger = debugger.map_or_else(Weak::new, Arc::downgrade);
+        config.attended_by(move |operator| {
+            by_signals(operator);
+            if let Some(debugger) = debugger.upgrade() {
+                debugger.attend(operator);
+            }
+        })
     }
 }
 
@@ -296,11 +333,11 @@ fn inputs(arguments: &Arguments) -> Result<(Option<PathBuf>, Option<PathBuf>), R
 /// Exit status if the report could not be written.
 const NOT_REPORTED: u8 = 3;
 
-/// Runs what `arguments` ask for, and returns the exit status.
+/// Runs what `arguments` ask for, and returns the exit status. `debugger` is where it listens for gdb.
 ///
 /// # Errors
 /// [`Refused`] if that was not possible.
-pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+pub fn run(arguments: &Arguments, debugger: Option<gdb::Listener>) -> Result<u8, Refused> {
     if arguments.watch && !can_draw() {
         return Err(Refused {
             message: "--watch draws on a terminal, and standard error is none that can be drawn \
@@ -364,7 +401,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             return Err(reports.refuse(Refused::of(chain(&error), &error)));
         }
     };
-    let config = arguments.config(guest.as_deref(), &signals);
+    let debugger = debugger.map(|listener| serve_debugger(listener, arguments.gdb_wait));
+    let debugger = debugger.transpose()?;
+    let config = arguments.config(guest.as_deref(), &signals, debugger.as_ref());
     let refused = match &script {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
             .map(report)
@@ -389,6 +428,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 })
         }
     };
+    // There is nothing left to debug.
+    drop(debugger);
     // There are no more machines: from here on a signal ends the process at once, even while files
     // are written.
     drop(signals);
@@ -450,6 +491,20 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             ..refused
         }),
     }
+}
+
+/// Serves gdb at `listener`, and says where.
+fn serve_debugger(listener: gdb::Listener, waits: bool) -> Result<Arc<DebugServer>, Refused> {
+    let does = if waits { "waits" } else { "listens" };
+    complain(&format!(
+        "{does} for gdb: target remote {}",
+        listener.address()
+    ));
+    let server = DebugServer::new(listener, waits, Arc::new(Commands));
+    server.map(Arc::new).map_err(|error| Refused {
+        message: format!("cannot serve gdb: {error}"),
+        status: 3,
+    })
 }
 
 /// Writes the case that was recorded, or says why there is none.

@@ -22,6 +22,8 @@ pub enum ThreadKind {
     Socket,
     /// Sends one client of the control socket its answers and events.
     Writer,
+    /// Accepts debuggers, and does what they ask for.
+    Debugger,
     /// Takes the signals that end a run.
     Signals,
     /// Waits for a time, and then wakes a thread or draws the line of progress.
@@ -30,7 +32,7 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Main,
         Self::Search,
         Self::Vcpu,
@@ -38,6 +40,7 @@ impl ThreadKind {
         Self::Script,
         Self::Socket,
         Self::Writer,
+        Self::Debugger,
         Self::Signals,
         Self::Ticker,
     ];
@@ -52,6 +55,7 @@ impl ThreadKind {
             Self::Script => "script",
             Self::Socket => "socket",
             Self::Writer => "writer",
+            Self::Debugger => "debugger",
             Self::Signals => "signals",
             Self::Ticker => "ticker",
         }

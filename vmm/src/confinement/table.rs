@@ -120,6 +120,18 @@ pub(super) fn groups(kind: ThreadKind) -> &'static [&'static Group] {
             &START_THREADS,
             &CONNECTIONS,
         ],
+        // It changes what it looks at.
+        ThreadKind::Debugger => &[
+            &RUN_THREAD,
+            &MEMORY,
+            &OPEN_FILES,
+            &WAIT,
+            &VCPU_STATE,
+            &CHANGE_VCPU,
+            &INTERRUPT,
+            &CONNECTIONS,
+            &TERMINAL,
+        ],
         ThreadKind::Writer => &[&RUN_THREAD, &MEMORY, &SEND],
         ThreadKind::Signals => &[&RUN_THREAD, &MEMORY, &OPEN_FILES, &WAIT],
         // The line of progress is drawn by one more thread.
@@ -241,6 +253,17 @@ const VCPU_STATE: Group = Group {
         from_kernel::<kvm_debugregs>(0xa1),   // KVM_GET_DEBUGREGS
         io(0xa3),                             // KVM_GET_TSC_KHZ
         to_kernel::<kvm_device_attr>(0xe2),   // KVM_GET_DEVICE_ATTR
+    ],
+};
+
+/// Changing the registers of a vCPU that is stopped.
+const CHANGE_VCPU: Group = Group {
+    calls: &[],
+    ioctls: &[
+        to_kernel::<kvm_sregs>(0x84),  // KVM_SET_SREGS
+        to_kernel::<kvm_msrs>(0x89),   // KVM_SET_MSRS
+        from_kernel::<kvm_fpu>(0x8c),  // KVM_GET_FPU
+        to_kernel::<kvm_fpu>(0x8d),    // KVM_SET_FPU
     ],
 };
 

@@ -77,6 +77,19 @@ impl Ending {
         }
     }
 
+    /// The exit status that a debugger is told, 0 for one that passes; `None` if the guest did not end by
+    /// itself.
+    pub(super) fn debugger_status(&self) -> Option<u8> {
+        match self {
+            Self::GuestExit { code, .. } => match ExitCode::try_from(*code) {
+                Ok(ExitCode::Pass) => Some(0),
+                _ => Some(u8::try_from(*code).unwrap_or(u8::MAX)),
+            },
+            Self::PowerOff { .. } | Self::Reset { .. } => Some(0),
+            _ => None,
+        }
+    }
+
     /// Whether the run was cut short from outside, by a signal, a limit, a script or a client, and
     /// did not end by itself.
     pub(super) fn cuts_short(&self) -> bool {

@@ -5,6 +5,7 @@
 mod ending;
 mod error;
 mod event_loop;
+pub mod gdb;
 mod live;
 pub mod operator;
 mod output;
@@ -250,6 +251,7 @@ pub fn run(
     match &ended {
         Ok((ending, ..)) => {
             operator.announce_end(Some(ending), ending);
+            operator.note_end_for_debugger(ending.debugger_status());
             operator.end(ending, ending.cuts_short());
         }
         Err(error) => {

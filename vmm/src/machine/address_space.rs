@@ -1,5 +1,5 @@
 //! Guest memory as one vCPU addresses it, through its page tables. A page that is not mapped ends the
-//! read. Writes no more than single bytes.
+//! access.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
@@ -20,7 +20,7 @@ impl<'a> AddressSpace<'a> {
     }
 
     /// Up to `length` bytes at `address`, fewer if a page is missing.
-    fn read(&self, address: u64, length: usize) -> Vec<u8> {
+    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
             let Some(at) = address.checked_add(bytes.len() as u64) else {
@@ -69,7 +69,32 @@ impl<'a> AddressSpace<'a> {
         }
     }
 
-    fn translate(&self, address: u64) -> Option<u64> {
+    /// Writes `bytes` at `address`, as far as there is memory, and returns how many that were. Whether
+    /// a page may be written to does not matter.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            let at = address.checked_add(written as u64);
+            let Some((at, physical)) = at.and_then(|at| Some((at, self.translate(at)?))) else {
+                break;
+            };
+            let in_page = PAGE_SIZE - (at % PAGE_SIZE as u64) as usize;
+            let piece = &bytes[written..];
+            let piece = &piece[..in_page.min(piece.len())];
+            if self
+                .memory
+                .write_slice(piece, GuestAddress(physical))
+                .is_err()
+            {
+                break;
+            }
+            written += piece.len();
+        }
+        written
+    }
+
+    /// Where `address` is in guest memory, if it is mapped.
+    pub fn translate(&self, address: u64) -> Option<u64> {
         self.fd
             .translate_gva(address)
             .ok()

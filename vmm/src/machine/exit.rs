@@ -87,4 +87,17 @@ pub enum Stop {
     Address(u64),
     /// It has executed the number of instructions that was asked for.
     Steps,
+    /// A debugger is to be told.
+    Debugger(DebuggerStop),
+}
+
+/// Why a vCPU has stopped for a debugger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DebuggerStop {
+    /// It is about to execute the instruction at this address.
+    Breakpoint(u64),
+    /// It has accessed memory at this address, at which a watchpoint is.
+    Watchpoint(u64),
+    /// It has taken its step.
+    Step,
 }

@@ -31,7 +31,7 @@ impl ExitCounters {
     /// counted: KVM came out on its own account.
     pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
-            Exit::Pio(Effect::None | Effect::Line | Effect::Entry) => 0,
+            Exit::Pio(Effect::None | Effect::Line | Effect::Entry | Effect::Stop) => 0,
             Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => WAITING,
             Exit::Pio(Effect::Doorbell(_)) => 1,
             Exit::Pio(Effect::GuestExit(_) | Effect::PowerOff | Effect::Reset) => 2,

@@ -84,6 +84,9 @@ pub enum Holder {
     /// The VMM itself, for a moment in which it inspects the vCPU or sets its debug registers. This
     /// is not done to the guest on purpose, and does not count as a stall.
     Visit,
+    /// A debugger that is attached (`--gdb`), which stops all vCPUs at once. It has one hold of each at
+    /// most. They are counted apart, and are no stalls.
+    Debugger,
 }
 
 /// What the machine as a whole wants of each of its vCPUs.
@@ -104,8 +107,8 @@ pub enum Step<E> {
     Continue,
     /// The vCPU was kicked; the request has to be read again.
     Interrupted,
-    /// It has come to a point at which it is to be held. This counts as one hold of the operator.
-    Hold,
+    /// It has come to a point at which it is to be held, on this behalf. This counts as one hold.
+    Hold(Holder),
     /// The guest cannot go on.
     Ended(E),
 }
@@ -178,6 +181,7 @@ struct Holds {
     operator: u32,
     plan: u32,
     visit: u32,
+    debugger: u32,
 }
 
 impl Holds {
@@ -186,11 +190,19 @@ impl Holds {
             Holder::Operator => &mut self.operator,
             Holder::Plan => &mut self.plan,
             Holder::Visit => &mut self.visit,
+            Holder::Debugger => &mut self.debugger,
+        }
+    }
+
+    fn add(&mut self, holder: Holder) {
+        match holder {
+            Holder::Debugger => self.debugger = 1,
+            _ => *self.of(holder) += 1,
         }
     }
 
     fn are_any(&self) -> bool {
-        self.visit > 0 || self.are_a_stall()
+        self.visit > 0 || self.debugger > 0 || self.are_a_stall()
     }
 
     /// Whether one of the holds counts as a stall.
@@ -211,10 +223,42 @@ struct Status {
     at_point: bool,
     /// When the first hold that is not confirmed yet was requested.
     asked: Option<Instant>,
-    /// When the present stall began, if there is one.
-    stalled_since: Option<Instant>,
-    /// Total time of the stalls that have ended, and number of those that have begun.
-    totals: StallTotals,
+    stalls: Stopwatch,
+    /// The times for which a debugger has stopped it.
+    debugged: Stopwatch,
+}
+
+/// Counts stalls, and measures them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stopwatch {
+    /// When the present one began, if there is one.
+    since: Option<Instant>,
+    /// Total time of those that have ended, and number of those that have begun.
+    ended: StallTotals,
+}
+
+impl Stopwatch {
+    fn begin(&mut self) {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            self.ended.times += 1;
+        }
+    }
+
+    /// Returns whether there was one.
+    fn end(&mut self) -> bool {
+        let began = self.since.take();
+        self.ended.total += began.map_or(Duration::ZERO, |began| began.elapsed());
+        began.is_some()
+    }
+
+    fn totals(&self) -> StallTotals {
+        let now = self.since.map_or(Duration::ZERO, |began| began.elapsed());
+        StallTotals {
+            total: self.ended.total + now,
+            ..self.ended
+        }
+    }
 }
 
 impl Status {
@@ -231,17 +275,18 @@ impl Status {
     }
 
     fn begin_stall(&mut self) {
-        if self.stalled_since.is_none() && self.holds.are_a_stall() {
-            self.stalled_since = Some(Instant::now());
-            self.totals.times += 1;
+        if self.holds.are_a_stall() {
+            self.stalls.begin();
+        }
+        if self.holds.debugger > 0 {
+            self.debugged.begin();
         }
     }
 
     /// Returns whether there was a stall.
     fn end_stall(&mut self) -> bool {
-        let began = self.stalled_since.take();
-        self.totals.total += began.map_or(Duration::ZERO, |began| began.elapsed());
-        began.is_some()
+        self.debugged.end();
+        self.stalls.end()
     }
 }
 
@@ -254,8 +299,8 @@ impl Default for Lifecycle {
             holds: Holds::default(),
             at_point: false,
             asked: None,
-            stalled_since: None,
-            totals: StallTotals::default(),
+            stalls: Stopwatch::default(),
+            debugged: Stopwatch::default(),
         };
         Self {
             status: Mutex::new(born),
@@ -280,13 +325,13 @@ impl Lifecycle {
         if let State::Exited(why) = status.state {
             return Err(why);
         }
-        *status.holds.of(holder) += 1;
+        status.holds.add(holder);
         if status.state != State::Running {
             // The thread reads the holds under the same lock before it enters the guest.
             status.begin_stall();
             return Ok(HoldOutcome::Already(status.state));
         }
-        if holder != Holder::Visit {
+        if matches!(holder, Holder::Operator | Holder::Plan) {
             status.asked.get_or_insert_with(Instant::now);
         }
         Ok(HoldOutcome::Underway)
@@ -317,16 +362,19 @@ impl Lifecycle {
         if !status.holds.are_a_stall() {
             status.asked = None;
         }
+        if status.holds.debugger == 0 {
+            status.debugged.end();
+        }
         if !status.holds.are_any() {
             self.changed.notify_all();
         }
     }
 
     /// Called by the vCPU's own thread: holds the vCPU at the point that it has reached.
-    fn hold_here(&self) {
+    fn hold_here(&self, holder: Holder) {
         let mut status = self.lock();
-        status.holds.operator += 1;
-        status.at_point = true;
+        status.holds.add(holder);
+        status.at_point |= holder == Holder::Operator;
     }
 
     /// The state that was confirmed last, and when.
@@ -337,14 +385,12 @@ impl Lifecycle {
 
     /// How often and for how long it has been stalled so far.
     pub fn stall_totals(&self) -> StallTotals {
-        let status = self.lock();
-        let now = status
-            .stalled_since
-            .map_or(Duration::ZERO, |began| began.elapsed());
-        StallTotals {
-            total: status.totals.total + now,
-            ..status.totals
-        }
+        self.lock().stalls.totals()
+    }
+
+    /// How often and for how long a debugger has stopped it so far.
+    pub fn debugged_totals(&self) -> StallTotals {
+        self.lock().debugged.totals()
     }
 
     /// Waits until the vCPU is stalled or has exited, but not beyond `deadline`. Returns whether it
@@ -474,8 +520,8 @@ impl Lifecycle {
             match runner.step() {
                 Step::Continue => {}
                 Step::Interrupted => return None,
-                Step::Hold => {
-                    self.hold_here();
+                Step::Hold(holder) => {
+                    self.hold_here(holder);
                     return None;
                 }
                 Step::Ended(end) => return Some(end),
@@ -491,7 +537,7 @@ impl Lifecycle {
             match runner.step() {
                 Step::Continue => {}
                 Step::Interrupted => break,
-                Step::Hold => self.hold_here(),
+                Step::Hold(holder) => self.hold_here(holder),
                 Step::Ended(end) => return Some(end),
             }
         }

@@ -4,6 +4,7 @@
 use shared::ports::Dispatch;
 
 use super::exit::Stop;
+use super::lifecycle::Holder;
 
 /// What a vCPU tells the VMM by itself. It is out of the guest then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub enum Message {
     Line,
     /// The vCPU has hit a breakpoint or taken its steps.
     Stopped(Stop),
+    /// The vCPU has come to an instruction in the place of which a debugger has written one that exits,
+    /// or the guest has one there itself.
+    AtStopInstruction(u64),
     /// The vCPU sends an IPI through the VMM, to a target that may not exist.
     Dispatch {
         /// The IPI.
@@ -42,8 +46,8 @@ pub enum Message {
 pub enum Reaction {
     /// It enters the guest again.
     GoOn,
-    /// It is held where it is.
-    Hold,
+    /// It is held where it is, on this behalf.
+    Hold(Holder),
 }
 
 /// Called with the id of the vCPU, on its thread. The vCPU stays out of the guest meanwhile.
@@ -65,13 +69,4 @@ pub enum HeldBy {
     Steps,
     /// Another message, to which the reaction was to hold it.
     Word,
-}
-
-impl From<Stop> for HeldBy {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Address(address) => Self::Address(address),
-            Stop::Steps => Self::Steps,
-        }
-    }
 }

@@ -109,7 +109,7 @@ impl VcpuThreads {
     ///
     /// # Errors
     /// As [`VcpuThreads::pause_all`].
-    fn hold_all(&self, holder: Holder) -> Result<Vec<&VcpuThread>, PauseError> {
+    pub(super) fn hold_all(&self, holder: Holder) -> Result<Vec<&VcpuThread>, PauseError> {
         // All are asked before the first is waited for, so that this takes as long as the slowest
         // vCPU and not as long as all of them together.
         let held: Vec<_> = self

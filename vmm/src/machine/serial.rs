@@ -232,7 +232,7 @@ impl Serial {
                 Exit::Pio(Effect::PowerOff | Effect::Reset) => {
                     return SerialExit::Dead(Death::TurnedOff);
                 }
-                Exit::Pio(Effect::None | Effect::Line | Effect::Entry)
+                Exit::Pio(Effect::None | Effect::Line | Effect::Entry | Effect::Stop)
                 | Exit::Mmio
                 | Exit::Again
                 | Exit::Debug(_) => {}

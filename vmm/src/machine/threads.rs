@@ -16,17 +16,18 @@ use vmm_sys_util::signal::{Killable, unblock_signal};
 
 use super::address_space::AddressSpace;
 use super::devices::{Devices, Effect};
-use super::exit::{Death, Exit};
+use super::exit::{Death, Exit, Stop};
 use super::function_entry;
 use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
 use super::lifecycle::{
-    CONFIRMATION, Change, Exited, Lifecycle, Request, Runner, Stall, State, Step,
+    CONFIRMATION, Change, Exited, Holder, Lifecycle, Request, Runner, Stall, State, Step,
 };
 use super::limits::{self, LimitError};
 use super::message::{HeldBy, Message, OnMessage, Reaction};
 use super::pause_latency::PauseLatencies;
 use super::pin::Pins;
+use super::stop_instruction;
 use super::vcpu::Vcpu;
 use crate::confinement::{self, ThreadKind};
 
@@ -277,6 +278,11 @@ impl VcpuThreads {
         })
     }
 
+    /// The guest's memory.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
     /// The queue of what happens on the vCPUs.
     pub fn events(&self) -> &Arc<Events> {
         &self.events
@@ -428,15 +434,17 @@ impl VcpuRunner {
     fn hear(&self, message: Message) -> Step<End> {
         match (self.on_message)(self.id, message) {
             Reaction::GoOn => Step::Continue,
-            Reaction::Hold => {
+            Reaction::Hold(Holder::Operator) => {
                 let held_by = match message {
                     Message::Reached { point, call } => HeldBy::Point { point, call },
-                    Message::Stopped(stop) => stop.into(),
+                    Message::Stopped(Stop::Address(address)) => HeldBy::Address(address),
+                    Message::Stopped(_) => HeldBy::Steps,
                     _ => HeldBy::Word,
                 };
                 *self.held_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(held_by);
-                Step::Hold
+                Step::Hold(Holder::Operator)
             }
+            Reaction::Hold(holder) => Step::Hold(holder),
         }
     }
 
@@ -468,6 +476,23 @@ impl VcpuRunner {
 }
 
 impl VcpuRunner {
+    /// The vCPU has come to an instruction that a debugger has put where another one was, if that is so.
+    /// It is taken back to it, so that it executes the other one when it goes on.
+    fn stop_at_instruction(&self) -> Step<End> {
+        // Without registers it is not known where it is, so it cannot be stopped.
+        let Ok(address) = stop_instruction::reached(&self.vcpu(), &self.memory) else {
+            return Step::Continue;
+        };
+        let step = self.hear(Message::AtStopInstruction(address));
+        if step == Step::Continue {
+            // The guest writes to that port itself.
+            self.devices.write_stray_port();
+        } else if let Err(error) = stop_instruction::take_back(&mut self.vcpu(), address) {
+            return Step::Ended(End::Dead(Death::Run(error)));
+        }
+        step
+    }
+
     /// The vCPU has come to the armed entry of a function, of which no call of a lab is known.
     fn enter_function(&self) -> Step<End> {
         let vcpu = self.vcpu();
@@ -503,6 +528,7 @@ impl Runner for VcpuRunner {
             Exit::Pio(Effect::PowerOff) => Step::Ended(End::PowerOff),
             Exit::Pio(Effect::Reset) => Step::Ended(End::Reset),
             Exit::Pio(Effect::Entry) => self.enter_function(),
+            Exit::Pio(Effect::Stop) => self.stop_at_instruction(),
             Exit::Pio(Effect::Line) => self.hear(Message::Line),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => {

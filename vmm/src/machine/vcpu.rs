@@ -185,7 +185,7 @@ impl Vcpu {
             self.fd.set_mp_state(halted)
         };
         match halt() {
-            Ok(()) => Some(Exit::Debug(self.debugging.stopped_at(regs.rip, &self.fd))),
+            Ok(()) => Some(Exit::Debug(self.debugging.stopped_at(regs.rip, 0, &self.fd))),
             Err(error) => Some(Exit::Dead(Death::Run(error))),
         }
     }
@@ -210,8 +210,8 @@ impl Vcpu {
             Ok(VcpuExit::Intr) => return self.interrupted(),
             Ok(VcpuExit::Hlt) => return Exit::Hlt,
             Ok(VcpuExit::Debug(debug)) => {
-                let pc = debug.pc;
-                return Exit::Debug(self.debugging.stopped_at(pc, &self.fd));
+                let (pc, dr6) = (debug.pc, debug.dr6);
+                return Exit::Debug(self.debugging.stopped_at(pc, dr6, &self.fd));
             }
             Ok(VcpuExit::Shutdown) => Death::TripleFault,
             Ok(VcpuExit::FailEntry(reason, _)) => Death::FailEntry(reason),

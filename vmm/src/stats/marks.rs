@@ -19,6 +19,8 @@ pub enum Actor {
     Planned,
     /// The guest's kernel, which says something of itself.
     Kernel,
+    /// A debugger that is attached (`--gdb`).
+    Debugger,
     /// The plan by which vCPUs are stolen from (`--steal`).
     Steal,
 }
@@ -33,6 +35,7 @@ impl Actor {
             Self::Program => Some("program".to_owned()),
             Self::Planned => Some("--stall".to_owned()),
             Self::Kernel => Some("kernel".to_owned()),
+            Self::Debugger => Some("gdb".to_owned()),
             Self::Steal => None,
         }
     }
@@ -46,6 +49,7 @@ impl fmt::Display for Actor {
             Self::Program => f.write_str("the program"),
             Self::Planned => f.write_str("--stall"),
             Self::Kernel => f.write_str("the guest's kernel"),
+            Self::Debugger => f.write_str("gdb"),
             Self::Steal => f.write_str("--steal"),
         }
     }

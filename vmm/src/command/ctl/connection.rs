@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmm::control::socket::connect;
+use vmm::unix_socket::connect;
 use vmm::control_characters::spell_out_path;
 use vmm::peers::{LOOK, PEER};
 

@@ -3,6 +3,7 @@
 //! and the exit status.
 
 mod connection;
+pub mod monitor;
 mod shown;
 mod verbs;
 

@@ -10,6 +10,7 @@ use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::breakpoints::BreakpointError;
 use crate::machine::function_entry::EntryError;
 use crate::machine::pause_error::PauseError;
+use crate::machine::stop_instruction::StopError;
 use crate::machine::symbols::NoSuchSymbol;
 
 /// Why a verb of the operator failed.
@@ -36,6 +37,9 @@ pub enum OperatorError {
     /// A breakpoint or a step was not set.
     #[error(transparent)]
     Breakpoint(BreakpointError),
+    /// An instruction was not replaced by one that stops vCPUs.
+    #[error(transparent)]
+    Stop(#[from] StopError),
     /// No regular expression.
     #[error("no regular expression: {0}")]
     Pattern(String),

@@ -18,6 +18,8 @@ use super::{Expected, Operator, OperatorError};
 use crate::control::ending::Ending;
 use crate::control::recorder::Recorder;
 use crate::control::tracer::Tracer;
+use crate::machine::exit::{DebuggerStop, Stop};
+use crate::machine::lifecycle::Holder;
 use crate::machine::message::{Message, Reaction};
 use crate::machine::threads::VcpuThreads;
 use crate::stats::trace::Trace;
@@ -82,10 +84,20 @@ impl Operator {
                 Reaction::GoOn
             }
             Message::Reached { point, call } if self.watches.reached(vcpu, point, call) => {
-                Reaction::Hold
+                Reaction::Hold(Holder::Operator)
             }
-            Message::Reached { point, .. } if self.functions.reached(vcpu, point) => Reaction::Hold,
-            Message::Stopped(_) => Reaction::Hold,
+            Message::Reached { point, .. } if self.functions.reached(vcpu, point) => {
+                Reaction::Hold(Holder::Operator)
+            }
+            Message::Stopped(Stop::Debugger(stop)) => {
+                self.debugging.stopped(vcpu, stop);
+                Reaction::Hold(Holder::Debugger)
+            }
+            Message::Stopped(_) => Reaction::Hold(Holder::Operator),
+            Message::AtStopInstruction(address) if self.debugging.is_patched(address) => {
+                self.debugging.stopped(vcpu, DebuggerStop::Breakpoint(address));
+                Reaction::Hold(Holder::Debugger)
+            }
             Message::Done => {
                 self.announce_done(vcpu);
                 Reaction::GoOn
@@ -110,6 +122,7 @@ impl Operator {
         self.cut_short.store(cut_short, Ordering::Release);
         self.ended.get_or_init(|| why.to_string());
         self.notifier.publish();
+        self.debugging.wake();
     }
 
     /// Marks the machine as wound up.
@@ -208,7 +221,7 @@ impl Operator {
     /// Whether the machine may stand still because an operator drives it, or may come to drive it.
     pub(in crate::control) fn is_attended(&self) -> bool {
         let waits_to_be_told = || self.reachable.load(Ordering::Relaxed) && self.takes_commands();
-        self.driven.load(Ordering::Relaxed) || waits_to_be_told()
+        self.driven.load(Ordering::Relaxed) || self.debugging.stops() || waits_to_be_told()
     }
 
     /// Puts an IPI that the guest has sent on the wire. `call` is what the guest says that it tells

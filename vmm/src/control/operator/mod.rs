@@ -14,6 +14,7 @@ mod announcing;
 mod commands;
 mod console;
 pub(in crate::control) mod counters;
+mod debugging;
 mod error;
 mod events;
 mod expected;
@@ -53,6 +54,7 @@ use crate::stats::window::Meter;
 use commands::Commands;
 pub use commands::{CommandResult, PostedCommand};
 use console::Listening;
+use debugging::Debugging;
 pub use error::OperatorError;
 use events::Announcer;
 pub(super) use events::{Event, Subscriber};
@@ -102,6 +104,7 @@ pub struct Operator {
     functions: Functions,
     /// By vCPU.
     stops: Box<[Stops]>,
+    debugging: Debugging,
     tracer: Option<Tracer>,
     /// What is done by these verbs, for the trace.
     recorder: Recorder,
@@ -161,6 +164,7 @@ impl Operator {
             command_line,
             watches: Watches::new(points, lab.clone()),
             functions: Functions::default(),
+            debugging: Debugging::new()?,
             stops: (0..lab.cpus()).map(|_| Stops::default()).collect(),
             recorder: Recorder::new(tracer.as_ref().is_some_and(Tracer::is_of_timeline)),
             tracer,

@@ -5,27 +5,22 @@
 //! thread outlives the [`Server`].
 
 mod answers;
-mod connect;
 mod events;
 mod outbox;
 mod protocol;
 mod serving;
 mod state;
 
-use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::fs::Mode;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::json;
 use tracing::info;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -37,35 +32,18 @@ use crate::confinement::{self, ThreadKind};
 use crate::control_characters::spell_out_path;
 use crate::machine::breakpoints;
 use crate::stats::marks::Actor;
+use crate::unix_socket::{SocketError, SocketFile};
 use outbox::Outbox;
 use serving::{serve, serve_last};
 use state::{Client, ServerState};
 
-pub use connect::connect;
 pub use protocol::VERSION;
 
 /// Most clients at one time, beside one that is there for a moment to end the machine.
 const MOST_CLIENTS: usize = 32;
 
-/// Most clients that wait to be accepted.
-const BACKLOG: i32 = 128;
-
 /// How long to wait after the host could not accept a client.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// The path exists and is no socket.
-    #[error("{} exists and is no socket; choose another path for --control", spell_out_path(.0))]
-    NotASocket(PathBuf),
-    /// Another process listens at the path.
-    #[error("somebody listens at {} already; choose another path for --control", spell_out_path(.0))]
-    InUse(PathBuf),
-    /// The socket cannot be made.
-    #[error("cannot make the control socket {}", spell_out_path(.0))]
-    Bind(PathBuf, #[source] io::Error),
-}
 
 /// The answer to the request in `line`, as a client has it while there is no machine.
 pub fn answer_without_machine(line: &[u8]) -> String {
@@ -77,13 +55,23 @@ pub fn answer_without_machine(line: &[u8]) -> String {
     protocol::answer(line, || None, client)
 }
 
+/// The answer to the request in `line`, for somebody who is connected in another way. Events are not sent
+/// there.
+pub(super) fn answer_of(operator: &Arc<Operator>, line: &[u8]) -> String {
+    let outbox = Outbox::default();
+    let client = protocol::Client {
+        is_gone: &|| false,
+        outbox: &outbox,
+    };
+    protocol::answer(line, || Some(Arc::clone(operator)), client)
+}
+
 /// A control socket, and the threads that serve it. Dropping it closes all of that and removes the
 /// file.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
-    /// Device and inode of the socket's file when it was made.
-    made: Option<(u64, u64)>,
+    /// Removed last.
+    _file: SocketFile,
     state: Arc<ServerState>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,12 +83,14 @@ impl Server {
     /// # Errors
     /// [`SocketError`] says what is in the way.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        make_room(path)?;
+        let (listener, file) = SocketFile::listen(path, "--control")?;
         breakpoints::check_while_allowed();
         info!("listen at {}", spell_out_path(path));
-        let failed = |error| SocketError::Bind(path.to_owned(), error);
-        let listener = bind_private(path).map_err(failed)?;
-        let made = file_id(path);
+        let failed = |source| SocketError::Bind {
+            path: path.to_owned(),
+            option: "--control",
+            source,
+        };
         let state = Arc::new(ServerState::new().map_err(failed)?);
         let waiting = AcceptWait::of(&listener, &state.closed).map_err(failed)?;
         let accepting = Arc::clone(&state);
@@ -113,8 +103,7 @@ impl Server {
             })
             .map_err(failed)?;
         Ok(Self {
-            path: path.to_owned(),
-            made,
+            _file: file,
             state,
             thread: Some(thread),
         })
@@ -153,17 +142,7 @@ impl Drop for Server {
         for client in clients {
             let _ = client.thread.join();
         }
-        // The file may have been removed already, and another process may listen at a new one.
-        if self.made.is_some() && file_id(&self.path) == self.made {
-            let _ = fs::remove_file(&self.path);
-        }
     }
-}
-
-/// Device and inode of the file at `path`.
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
 }
 
 /// Waits for the next client, or until the server closes.
@@ -172,8 +151,6 @@ struct AcceptWait(Epoll);
 
 impl AcceptWait {
     fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
-        // A client can disconnect before it is accepted; `accept` must not wait then.
-        listener.set_nonblocking(true)?;
         let epoll = Epoll::new()?;
         for fd in [listener.as_raw_fd(), closed.as_raw_fd()] {
             epoll.ctl(
@@ -188,35 +165,6 @@ impl AcceptWait {
     fn wait(&self) -> io::Result<()> {
         self.0.wait(-1, &mut [EpollEvent::default()]).map(|_| ())
     }
-}
-
-/// Removes a socket file at which nothing listens any more.
-fn make_room(path: &Path) -> Result<(), SocketError> {
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !found.file_type().is_socket() {
-        return Err(SocketError::NotASocket(path.to_owned()));
-    }
-    match connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| SocketError::Bind(path.to_owned(), error))
-        }
-        _ => Err(SocketError::InUse(path.to_owned())),
-    }
-}
-
-/// Binds a socket that only this user can access from the first moment on: Linux gives the file the
-/// mode that the socket has before the bind. A `chmod` afterwards would be too late, and the umask
-/// belongs to the whole process.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let address = SocketAddrUnix::new(path)?;
-    let flags = SocketFlags::CLOEXEC;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    net::bind(&socket, &address)?;
-    net::listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(socket))
 }
 
 fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState>) {
@@ -289,32 +237,4 @@ fn refusal() -> String {
         "there are {MOST_CLIENTS} clients already; beside them one can say nothing but quit"
     );
     json!({ "ok": false, "kind": "refused", "error": error }).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    #[test]
-    fn the_socket_is_this_users_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("control");
-        let server = Server::bind(&path).unwrap();
-        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        UnixStream::connect(&path).unwrap();
-        assert!(matches!(Server::bind(&path), Err(SocketError::InUse(_))));
-        drop(server);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_path_that_no_client_could_name_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x".repeat(120));
-        assert!(matches!(Server::bind(&path), Err(SocketError::Bind(..))));
-    }
 }

@@ -36,6 +36,7 @@ use crate::machine::exit::Death;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Contents, Layout, LayoutError};
+use crate::machine::lifecycle::Holder;
 use crate::machine::message::{Message, OnMessage, Reaction};
 use crate::machine::points::Points;
 use crate::machine::serial::{Serial, SerialExit};
@@ -295,7 +296,7 @@ pub(super) fn run_to_idle(
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             // The receiver is gone if the boot was given up.
             let _ = held.send(vcpu);
-            Reaction::Hold
+            Reaction::Hold(Holder::Operator)
         }
         Message::Dispatch { dispatch, .. } => {
             // An IPI to a CPU that does not exist is lost, as on any machine.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shared::ports::{self, Dispatch, Doorbell};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::function_entry;
+use super::{function_entry, stop_instruction};
 pub use console::Console;
 pub use transcript::Transcript;
 pub use uart::TYPED_AHEAD;
@@ -39,6 +39,8 @@ pub enum Effect {
     Line,
     /// A vCPU has come to the armed entry of a function.
     Entry,
+    /// A vCPU has come to an instruction that stops it for a debugger.
+    Stop,
 }
 
 /// Accesses that no device knows.
@@ -106,6 +108,7 @@ impl Devices {
         match port {
             ports::EXIT => Effect::GuestExit(value(data)),
             function_entry::PORT => Effect::Entry,
+            stop_instruction::PORT => Effect::Stop,
             ports::WIRE => match Dispatch::try_from(value(data)) {
                 Ok(dispatch) => Effect::Dispatch(dispatch),
                 Err(_) => {
@@ -154,6 +157,11 @@ impl Devices {
                 }
             }
         }
+    }
+
+    /// Handles a write to a port that was no device's after all.
+    pub fn write_stray_port(&self) {
+        self.stray_ports.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Handles a write to an address without memory or device.

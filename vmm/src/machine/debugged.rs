@@ -1,0 +1,111 @@
+//! What a debugger does to the vCPUs: stops all of them at once, looks at one, has it take a step, and
+//! lets them go on. Its holds are its own: it can neither undo those of others, nor they its.
+
+use vm_memory::GuestMemoryMmap;
+
+use super::address_space::AddressSpace;
+use super::breakpoints::{BreakpointError, HardwarePoint};
+use super::lifecycle::{Holder, StallTotals, State};
+use super::pause_error::PauseError;
+use super::threads::VcpuThreads;
+use super::vcpu::Vcpu;
+
+/// One vCPU that is out of the guest, as a debugger sees it.
+#[derive(Debug)]
+pub struct Debugged<'a> {
+    /// The vCPU.
+    pub vcpu: &'a Vcpu,
+    /// The guest's memory.
+    pub memory: &'a GuestMemoryMmap,
+}
+
+impl Debugged<'_> {
+    fn space(&self) -> AddressSpace<'_> {
+        AddressSpace::new(self.vcpu.fd(), self.memory)
+    }
+
+    /// Up to `length` bytes at `address`, fewer if a page is missing.
+    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        self.space().read(address, length)
+    }
+
+    /// Writes `bytes` at `address`, and returns how many there was memory for.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
+        self.space().write(address, bytes)
+    }
+
+    /// Where `address` is in guest memory, if it is mapped.
+    pub fn translate(&self, address: u64) -> Option<u64> {
+        self.space().translate(address)
+    }
+}
+
+impl VcpuThreads {
+    /// Stops every vCPU that has not exited, and returns once all are out of the guest. One that is
+    /// stopped already is stopped once.
+    ///
+    /// # Errors
+    /// [`PauseError::Stuck`] names one that does not leave the guest. None is stopped then.
+    pub fn stop_for_debugger(&self) -> Result<(), PauseError> {
+        self.hold_all(Holder::Debugger).map(|_| ())
+    }
+
+    /// Lets vCPU `id` go on, as far as the debugger is concerned.
+    ///
+    /// # Errors
+    /// [`PauseError::NoSuchVcpu`].
+    pub fn go_on_from_debugger(&self, id: u32) -> Result<(), PauseError> {
+        self.thread(id)?.lifecycle.release_all(Holder::Debugger);
+        Ok(())
+    }
+
+    /// Runs `body` on vCPU `id`, which must be out of the guest.
+    ///
+    /// # Errors
+    /// As [`VcpuThreads::with_stalled`].
+    pub fn debug<T>(
+        &self,
+        id: u32,
+        body: impl FnOnce(&Debugged<'_>) -> T,
+    ) -> Result<T, PauseError> {
+        let memory = &self.memory;
+        self.with_stalled(id, |vcpu| body(&Debugged { vcpu, memory }))
+    }
+
+    /// Has the processor stop every vCPU for the debugger at `points`, and at no others. All must be out
+    /// of the guest.
+    ///
+    /// # Errors
+    /// [`BreakpointError`] if KVM refuses.
+    pub fn set_debugger_points(&self, points: &[HardwarePoint]) -> Result<(), BreakpointError> {
+        for thread in &self.list {
+            if matches!(thread.lifecycle.state().0, State::Exited(_)) {
+                continue;
+            }
+            self.with_stalled(thread.id, |vcpu| {
+                let (debugging, fd) = vcpu.debugging();
+                debugging.set_debugger_points(points, fd)
+            })??;
+        }
+        Ok(())
+    }
+
+    /// Has vCPU `id`, which must be out of the guest, take one step for the debugger when it goes on, or
+    /// no longer.
+    ///
+    /// # Errors
+    /// [`BreakpointError`] if there is no such vCPU, or KVM refuses.
+    pub fn set_debugger_step(&self, id: u32, on: bool) -> Result<(), BreakpointError> {
+        self.with_stalled(id, |vcpu| {
+            let (debugging, fd) = vcpu.debugging();
+            debugging.set_debugger_step(on, fd)
+        })??;
+        Ok(())
+    }
+
+    /// How often and for how long a debugger has stopped each vCPU so far, in order.
+    pub fn debugged_totals(&self) -> Vec<StallTotals> {
+        let totals = |thread: &super::threads::VcpuThread| thread.lifecycle.debugged_totals();
+        self.list.iter().map(totals).collect()
+    }
+}
