@@ -19,6 +19,7 @@ MANUAL := $(OUT)/manual
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
 INITRD := $(OUT)/initrd.gz
+GDB := $(OUT)/gdb/gdb
 SVM_VCPUS := 1,2,4,16
 LONG_VCPUS := 1,2,3,16,64
 # The portable code for shuttle, in builds of their own.
@@ -36,7 +37,7 @@ OF_PRODUCTS := --test whole --test plants --test linux --test images --test inst
 .PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images linux-census whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: initrd linux-guest fuzz picture reference stories soak load cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
+.PHONY: initrd gdb linux-guest fuzz picture reference stories soak load cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -174,8 +175,9 @@ test-install: build ## install into an empty folder, and use what is there from 
 # Marked as ignored are those that only `make test-long` runs, which sets LONG, and those of `make cases`.
 IGNORED_TOO := --include-ignored --skip case_breaks
 # One more at a time than there are processors: some of them wait most of the time.
-test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
-	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(LONG),LONG=1 WHOLE_VCPUS=$(LONG_VCPUS)) \
+test-local: have-kvm build examples whole gdb ## whole runs on this host's /dev/kvm
+	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(wildcard $(GDB)),GDB=$(GDB)) \
+		$(if $(LONG),LONG=1 WHOLE_VCPUS=$(LONG_VCPUS)) \
 		$(WHOLE) --skip qemu:: --skip linux_guest:: --test-threads $$(($$(nproc) + 1)) $(if $(LONG),$(IGNORED_TOO))
 
 PLANTS := VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(TESTS) --test plants --
@@ -206,10 +208,10 @@ reference: have-kvm build whole ## a thousand cases drawn at random, every searc
 SVM_LACKS := qemu:: image_lint:: examples:: selftest::a_large_machine selftest::all_pairs
 IN_SVM = SVM_TIME_LIMIT=14400 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) \
 	$(SUM) $(SUM_EXPLORE) $(wildcard $(LINUX_VERSIONS:%=$(OUT)/linux-%.bin) $(LINUX_VERSIONS:%=$(OUT)/linux-%-explore.bin)) \
-	$(SVM_DIR)/vmlinuz $(INITRD) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
+	$(SVM_DIR)/vmlinuz $(INITRD) $(wildcard $(GDB)) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
 	LINUX_KERNEL=/lab/vmlinuz LINUX_INITRD=/lab/initrd.gz \
 	whole $(SVM_LACKS:%=--skip %)
-test-svm: build whole initrd ## whole runs on the KVM of an emulated AMD processor
+test-svm: build whole initrd gdb ## whole runs on the KVM of an emulated AMD processor
 	$(IN_SVM) $(if $(LONG),$(IGNORED_TOO))
 
 # What `make test` runs there, if test-local runs everything on this host's /dev/kvm: what depends
@@ -232,15 +234,22 @@ SVM_CORE += explore::the_lost_call explore::a_call_at_the_head explore::a_mask_t
 	linux_smp::its_calls linux_smp::it_warns litmus::an_interrupt_overtakes litmus::handlers_read litmus::what_is_found hostile_search::a_guest_that_never
 # and every story, which puts all of it together.
 SVM_CORE += stories::
-# Linux itself is a guest that only this host can run.
+# A debugger, whose stops are instructions there,
+SVM_CORE += gdb::every_vcpu gdb::a_cpu_stops gdb::of_two_cpus gdb::sti_and_hlt gdb::registers gdb::what_this_host \
+	gdb::a_thousand gdb::a_client_that_vanishes
+# and Linux itself, a guest that only this host can run.
 SVM_CORE += linux_guest::
 # With what was built before: cargo may be at work for other parts. A name that is no test's any
 # more is an error.
-test-svm-core: initrd ## the part of these that depends on the KVM under the VMM
+test-svm-core: initrd gdb ## the part of these that depends on the KVM under the VMM
 	@for name in $(SVM_CORE); do \
 		$(WHOLE) --list "$$name" 2>/dev/null | grep -q ': test$$' || { echo "make: SVM_CORE: no test is called $$name" >&2; exit 1; }; \
 	done
 	$(IN_SVM) $(SVM_CORE)
+
+# Without it, what needs it is skipped, or done by a gdb on the PATH.
+gdb:
+	@tests/gdb/prepare $(OUT)/gdb || true
 
 initrd: ## what Linux boots into as a guest: busybox, init and a program that crosses CPUs
 	@tests/svm/prepare $(SVM_DIR)

@@ -201,6 +201,11 @@ impl Running {
         }
     }
 
+    /// What it has said so far on standard error.
+    pub fn said(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Waits until the process has a handler for `signal`, so that the signal does not just kill
     /// it.
     ///

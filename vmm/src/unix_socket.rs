@@ -19,7 +19,10 @@ const BACKLOG: i32 = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path exists and is no socket.
-    #[error("{} exists and is no socket; choose another path for {option}", spell_out_path(path))]
+    #[error(
+        "{} exists and is no socket; choose another path for {option}",
+        spell_out_path(path)
+    )]
     NotASocket {
         /// The path.
         path: PathBuf,
@@ -27,7 +30,10 @@ pub enum SocketError {
         option: &'static str,
     },
     /// Another process listens at the path.
-    #[error("somebody listens at {} already; choose another path for {option}", spell_out_path(path))]
+    #[error(
+        "somebody listens at {} already; choose another path for {option}",
+        spell_out_path(path)
+    )]
     InUse {
         /// The path.
         path: PathBuf,

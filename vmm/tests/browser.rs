@@ -73,6 +73,7 @@ fn reported(trace: Trace) -> (Report, Trace) {
         },
         ended: std::time::Instant::now(),
         window: Window::empty(),
+        debugged_totals: Vec::new(),
         stall_totals: Vec::new(),
         pause_latency: None,
         stalls: StallSummary::default(),

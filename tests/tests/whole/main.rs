@@ -23,6 +23,7 @@ mod exits;
 mod explore;
 mod files;
 mod formats;
+mod gdb;
 mod guest_words;
 mod guests_in_c;
 mod hostile;

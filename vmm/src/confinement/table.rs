@@ -260,10 +260,10 @@ const VCPU_STATE: Group = Group {
 const CHANGE_VCPU: Group = Group {
     calls: &[],
     ioctls: &[
-        to_kernel::<kvm_sregs>(0x84),  // KVM_SET_SREGS
-        to_kernel::<kvm_msrs>(0x89),   // KVM_SET_MSRS
-        from_kernel::<kvm_fpu>(0x8c),  // KVM_GET_FPU
-        to_kernel::<kvm_fpu>(0x8d),    // KVM_SET_FPU
+        to_kernel::<kvm_sregs>(0x84), // KVM_SET_SREGS
+        to_kernel::<kvm_msrs>(0x89),  // KVM_SET_MSRS
+        from_kernel::<kvm_fpu>(0x8c), // KVM_GET_FPU
+        to_kernel::<kvm_fpu>(0x8d),   // KVM_SET_FPU
     ],
 };
 

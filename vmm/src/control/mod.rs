@@ -81,6 +81,8 @@ pub struct RunResult {
     pub window: Window,
     /// How often and for how long each vCPU was stalled, in order.
     pub stall_totals: Vec<StallTotals>,
+    /// How often and for how long a debugger has stopped each vCPU, in order.
+    pub debugged_totals: Vec<StallTotals>,
     /// How long pauses took from request to confirmation; `None` if none was measured.
     pub pause_latency: Option<PauseLatency>,
     /// The summary of the planned stalls.
@@ -262,6 +264,7 @@ pub fn run(
     let threads = operator.hand_back();
     let (ending, stalls, mut output) = ended?;
 
+    let debugged_totals = threads.debugged_totals();
     let (stall_totals, pause_latency) = (threads.stall_totals(), threads.pause_latency());
     let stalled: Vec<_> = (0..count).map(|id| stalled(&threads, id)).collect();
     threads.suspend()?;
@@ -274,6 +277,7 @@ pub fn run(
         ended: ended_at,
         window,
         stall_totals,
+        debugged_totals,
         pause_latency,
         stalls,
         dumps: dumps(&vcpus, &memory, &stalled),

@@ -29,7 +29,10 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Socket {
-    Unix(UnixListener, #[expect(dead_code, reason = "removed when dropped")] SocketFile),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "removed when dropped")] SocketFile,
+    ),
     Tcp(TcpListener),
 }
 

@@ -191,19 +191,23 @@ fn kernel_gs_base(value: u64) -> Msrs {
     Msrs::from_entries(&[entry]).expect("one is no more than KVM takes")
 }
 
+type GeneralRegister = fn(&mut kvm_regs) -> &mut u64;
+type Segment = fn(&mut kvm_sregs) -> &mut kvm_segment;
+type SystemRegister = fn(&mut kvm_sregs) -> &mut u64;
+
 /// Where KVM has a register.
 #[derive(Clone, Copy)]
 enum Place {
-    General(fn(&mut kvm_regs) -> &mut u64),
+    General(GeneralRegister),
     Flags,
-    Selector(fn(&mut kvm_sregs) -> &mut kvm_segment),
+    Selector(Segment),
     Stack(usize),
     Fpu(FpuRegister),
     Xmm(usize),
     Mxcsr,
-    Base(fn(&mut kvm_sregs) -> &mut kvm_segment),
+    Base(Segment),
     KernelGsBase,
-    System(fn(&mut kvm_sregs) -> &mut u64),
+    System(SystemRegister),
 }
 
 #[derive(Clone, Copy)]
@@ -252,7 +256,7 @@ fn registers() -> Vec<Register> {
         place,
     };
     let mut all = Vec::new();
-    let general: [(&str, &str, fn(&mut kvm_regs) -> &mut u64); 17] = [
+    let general: [(&str, &str, GeneralRegister); 17] = [
         ("rax", "int64", |it| &mut it.rax),
         ("rbx", "int64", |it| &mut it.rbx),
         ("rcx", "int64", |it| &mut it.rcx),
@@ -275,7 +279,7 @@ fn registers() -> Vec<Register> {
         all.push(register(name, 64, kind, CORE, Place::General(place)));
     }
     all.push(register("eflags", 32, "i386_eflags", CORE, Place::Flags));
-    let selectors: [(&str, fn(&mut kvm_sregs) -> &mut kvm_segment); 6] = [
+    let selectors: [(&str, Segment); 6] = [
         ("cs", |it| &mut it.cs),
         ("ss", |it| &mut it.ss),
         ("ds", |it| &mut it.ds),
@@ -307,15 +311,18 @@ fn registers() -> Vec<Register> {
         all.push(register(&name, 128, "vec128", SSE, Place::Xmm(index)));
     }
     all.push(register("mxcsr", 32, "i386_mxcsr", SSE, Place::Mxcsr));
-    let bases: [(&str, fn(&mut kvm_sregs) -> &mut kvm_segment); 2] = [
-        ("fs_base", |it| &mut it.fs),
-        ("gs_base", |it| &mut it.gs),
-    ];
+    let bases: [(&str, Segment); 2] = [("fs_base", |it| &mut it.fs), ("gs_base", |it| &mut it.gs)];
     for (name, place) in bases {
         all.push(register(name, 64, "int", SEGMENTS, Place::Base(place)));
     }
-    all.push(register("k_gs_base", 64, "int64", SYSTEM, Place::KernelGsBase));
-    let system: [(&str, fn(&mut kvm_sregs) -> &mut u64); 6] = [
+    all.push(register(
+        "k_gs_base",
+        64,
+        "int64",
+        SYSTEM,
+        Place::KernelGsBase,
+    ));
+    let system: [(&str, SystemRegister); 6] = [
         ("cr0", |it| &mut it.cr0),
         ("cr2", |it| &mut it.cr2),
         ("cr3", |it| &mut it.cr3),
@@ -474,7 +481,12 @@ mod tests {
                 register.place,
                 Place::Selector(_) | Place::Fpu(FpuRegister::Tags | FpuRegister::Segment)
             );
-            assert_eq!(was == is, !is_read_only || *was == 0 || was == is, "{}", register.name);
+            assert_eq!(
+                was == is,
+                !is_read_only || *was == 0 || was == is,
+                "{}",
+                register.name
+            );
             assert!(is_read_only || *was != 0, "{}", register.name);
         }
         assert_eq!(file.pc(), all.regs.rip);

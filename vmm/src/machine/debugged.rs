@@ -2,13 +2,17 @@
 //! lets them go on. Its holds are its own: it can neither undo those of others, nor they its.
 
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::errno;
 
 use super::address_space::AddressSpace;
 use super::breakpoints::{BreakpointError, HardwarePoint};
 use super::lifecycle::{Holder, StallTotals, State};
 use super::pause_error::PauseError;
+use super::stop_instruction::{StopError, StopInstruction, bits_of_code};
+use super::symbols::Symbols;
 use super::threads::VcpuThreads;
 use super::vcpu::Vcpu;
+use crate::page_size::PAGE_SIZE;
 
 /// One vCPU that is out of the guest, as a debugger sees it.
 #[derive(Debug)]
@@ -32,6 +36,48 @@ impl Debugged<'_> {
     /// Writes `bytes` at `address`, and returns how many there was memory for.
     pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
         self.space().write(address, bytes)
+    }
+
+    /// The address of the instruction that it executes next.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn instruction_pointer(&self) -> Result<u64, errno::Error> {
+        self.vcpu.fd().get_regs().map(|regs| regs.rip)
+    }
+
+    /// Whether it addresses memory by page tables (CR0.PG), as one does that has been started.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn has_paging(&self) -> Result<bool, errno::Error> {
+        const PG: u64 = 1 << 31;
+        self.vcpu.fd().get_sregs().map(|sregs| sregs.cr0 & PG != 0)
+    }
+
+    /// Replaces the instruction at `address`, as this vCPU addresses it, by one that stops vCPUs. Where
+    /// it is not mapped yet, the segments of the image of `symbols` say where it is. Code of a 64-bit image
+    /// is taken for 64-bit code, unless the vCPU is in its page and decodes it otherwise. The inner result
+    /// says whether it could be replaced.
+    ///
+    /// # Errors
+    /// What KVM said when it was asked for registers.
+    pub fn put_stop(
+        &self,
+        address: u64,
+        symbols: &Symbols,
+    ) -> Result<Result<StopInstruction, StopError>, errno::Error> {
+        let page = |address: u64| address / PAGE_SIZE as u64;
+        let is_there = page(self.instruction_pointer()?) == page(address);
+        let bits = match symbols.is_of_64_bits() && !is_there {
+            true => 64,
+            false => bits_of_code(&self.vcpu.fd().get_sregs()?),
+        };
+        let translate = |address| {
+            let mapped = self.translate(address);
+            mapped.or_else(|| symbols.physical(address))
+        };
+        Ok(StopInstruction::put(address, bits, self.memory, translate))
     }
 
     /// Where `address` is in guest memory, if it is mapped.

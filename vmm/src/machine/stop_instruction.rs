@@ -49,14 +49,14 @@ pub struct StopInstruction {
 }
 
 impl StopInstruction {
-    /// Replaces the instruction at `address`, as a vCPU with these registers decodes it. `translate`
-    /// says where in guest memory an address is.
+    /// Replaces the instruction at `address`, of code of so many `bits`. `translate` says where in guest
+    /// memory an address is.
     ///
     /// # Errors
     /// [`StopError`] if it cannot be replaced.
     pub fn put(
         address: u64,
-        sregs: &kvm_sregs,
+        bits: u32,
         memory: &GuestMemoryMmap,
         translate: impl Fn(u64) -> Option<u64>,
     ) -> Result<Self, StopError> {
@@ -69,11 +69,6 @@ impl StopInstruction {
         if code.is_empty() {
             return Err(StopError::Unmapped(address));
         }
-        let bits = match (sregs.efer & LONG_MODE != 0 && sregs.cs.l != 0, sregs.cs.db) {
-            (true, _) => 64,
-            (false, 0) => 16,
-            (false, _) => 32,
-        };
         let mut decoder = Decoder::with_ip(bits, &code, address, DecoderOptions::NONE);
         let instruction = decoder.decode();
         match instruction.len() {
@@ -102,7 +97,9 @@ impl StopInstruction {
     /// Shows `bytes`, which were read at `start` in guest memory, as if it had not been replaced.
     pub fn hide(&self, start: u64, bytes: &mut [u8]) {
         for (at, was) in self.at.into_iter().zip(self.was) {
-            let offset = at.checked_sub(start).and_then(|it| usize::try_from(it).ok());
+            let offset = at
+                .checked_sub(start)
+                .and_then(|it| usize::try_from(it).ok());
             if let Some(byte) = offset.and_then(|it| bytes.get_mut(it)) {
                 *byte = was;
             }
@@ -114,6 +111,15 @@ impl StopInstruction {
             // It was read from there.
             let _ = memory.write_obj(byte, GuestAddress(at));
         }
+    }
+}
+
+/// Of how many bits the code is that a vCPU with these registers executes (SDM Vol. 3A, 3.4.5).
+pub fn bits_of_code(sregs: &kvm_sregs) -> u32 {
+    match (sregs.efer & LONG_MODE != 0 && sregs.cs.l != 0, sregs.cs.db) {
+        (true, _) => 64,
+        (false, 0) => 16,
+        (false, _) => 32,
     }
 }
 
@@ -155,15 +161,6 @@ mod tests {
 
     const AT: u64 = 0xffe;
 
-    fn long_mode() -> kvm_sregs {
-        let mut sregs = kvm_sregs {
-            efer: LONG_MODE,
-            ..kvm_sregs::default()
-        };
-        sregs.cs.l = 1;
-        sregs
-    }
-
     /// Three pages, of which those at 0 and 0x1000 are addressed in the opposite order.
     fn translate(address: u64) -> Option<u64> {
         match address {
@@ -184,7 +181,8 @@ mod tests {
 
     fn read(memory: &GuestMemoryMmap, length: u64) -> Vec<u8> {
         let at = (AT..AT + length).map(|address| translate(address).unwrap());
-        at.map(|at| memory.read_obj(GuestAddress(at)).unwrap()).collect()
+        at.map(|at| memory.read_obj(GuestAddress(at)).unwrap())
+            .collect()
     }
 
     #[test]
@@ -192,7 +190,7 @@ mod tests {
         // mov rax, rbx; nop
         let code = [0x48, 0x89, 0xd8, 0x90];
         let memory = with(&code);
-        let put = |address| StopInstruction::put(address, &long_mode(), &memory, translate);
+        let put = |address| StopInstruction::put(address, 64, &memory, translate);
         let stop = put(AT).unwrap();
         assert_eq!(read(&memory, 4), [0xe6, 0xf6, 0xd8, 0x90]);
         let mut seen = [0xe6, 0xf6, 0, 0];
@@ -210,9 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn the_mode_says_how_code_is_decoded() {
+        let mut sregs = kvm_sregs::default();
+        assert_eq!(bits_of_code(&sregs), 16);
+        sregs.cs.db = 1;
+        assert_eq!(bits_of_code(&sregs), 32);
+        (sregs.efer, sregs.cs.l, sregs.cs.db) = (LONG_MODE, 1, 0);
+        assert_eq!(bits_of_code(&sregs), 64);
+    }
+
+    #[test]
     fn what_cannot_be_replaced_is_refused() {
         let memory = with(&[0x90, 0x55, 0x06]);
-        let put = |address| StopInstruction::put(address, &long_mode(), &memory, translate);
+        let put = |address| StopInstruction::put(address, 64, &memory, translate);
         assert_eq!(put(AT), Err(StopError::OneByte(AT)));
         assert_eq!(put(AT + 1), Err(StopError::OneByte(AT + 1)));
         assert_eq!(put(AT + 2), Err(StopError::NoInstruction(AT + 2)));

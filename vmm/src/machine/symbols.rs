@@ -195,6 +195,12 @@ impl Symbols {
             .or_else(|| physical_in::<FileHeader32<Endianness>>(image, address))
     }
 
+    /// Whether it is an image of 64-bit code, as all is that its processors execute but for how they
+    /// start.
+    pub fn is_of_64_bits(&self) -> bool {
+        FileHeader64::<Endianness>::parse(&*self.image).is_ok()
+    }
+
     /// The address, with its function if that is known.
     pub fn place(&self, address: u64) -> String {
         match self.name(address) {

@@ -185,7 +185,9 @@ impl Vcpu {
             self.fd.set_mp_state(halted)
         };
         match halt() {
-            Ok(()) => Some(Exit::Debug(self.debugging.stopped_at(regs.rip, 0, &self.fd))),
+            Ok(()) => Some(Exit::Debug(
+                self.debugging.stopped_at(regs.rip, 0, &self.fd),
+            )),
             Err(error) => Some(Exit::Dead(Death::Run(error))),
         }
     }

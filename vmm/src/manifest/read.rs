@@ -25,7 +25,7 @@ use crate::machine::image::Image;
 
 /// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
 /// no group of counters may have them.
-pub(crate) const TAKEN: [&str; 41] = [
+pub(crate) const TAKEN: [&str; 42] = [
     "boot_seconds",
     "breaches",
     "breaches_by_oracle",
@@ -60,6 +60,7 @@ pub(crate) const TAKEN: [&str; 41] = [
     "run_seconds",
     "schema",
     "sources",
+    "debugger",
     "stalls",
     "strays",
     "time_limit_reached",

@@ -5,6 +5,7 @@ pub mod classic;
 pub mod comparison;
 pub mod costs;
 pub mod csv;
+mod debugged;
 mod figures;
 mod ipis;
 mod leaves;
@@ -43,6 +44,7 @@ use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
 use crate::verdict::{Kind, Verdict};
 
+pub use debugged::Debugged;
 pub use figures::{Figure, Figures};
 pub use ipis::Ipis;
 pub use stalls::{Latencies, Stalled, Stalls};
@@ -100,6 +102,8 @@ pub struct Report {
     pub ipi: Option<Ipis>,
     /// Stalls of vCPUs; `null` if nothing was stalled and nothing was to be.
     pub stalls: Option<Stalls>,
+    /// Stops by a debugger, which are no stalls; `null` if there were none.
+    pub debugger: Option<Debugged>,
     /// What the trace says of latencies; `null` without one.
     pub trace: Option<Traced>,
     /// Who counted, and whether it can be believed. Nothing is told of what a source counted that
@@ -279,6 +283,7 @@ impl Report {
                 .then(|| Ipis::of(run_result, lab.manifest(), &totals.counts, judgement.ended)),
             sources: run_result.sources.clone(),
             stalls: Stalls::of(run_result),
+            debugger: Debugged::of(&run_result.debugged_totals),
             per_vcpu: (0..run_result.vcpus)
                 .map(|id| per_vcpu(id, counted.get(id as usize), window))
                 .collect(),

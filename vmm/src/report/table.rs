@@ -7,7 +7,7 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use super::sources;
-use super::{Ipis, PerVcpu, Report, Stalls, Traced};
+use super::{Debugged, Ipis, PerVcpu, Report, Stalls, Traced};
 use crate::counted::counted;
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
@@ -134,6 +134,14 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     }
     if let Some(ipi) = &report.ipi {
         per_ipi(text, ipi, report.window)?;
+    }
+    if let Some(Debugged { count, seconds }) = report.debugger {
+        writeln!(
+            text,
+            "debugger   stopped a vCPU {} at most, for {}",
+            counted(count, "time"),
+            time(seconds)
+        )?;
     }
     if let Some(stalls) = &report.stalls {
         stalled(text, stalls)?;

@@ -39,6 +39,7 @@ fn ended(ending: Ending) -> RunResult {
         ended: Instant::now(),
         window: Window::empty(),
         stall_totals: Vec::new(),
+        debugged_totals: Vec::new(),
         pause_latency: None,
         stalls: StallSummary::default(),
         dumps: Vec::new(),

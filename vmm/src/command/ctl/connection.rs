@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmm::unix_socket::connect;
 use vmm::control_characters::spell_out_path;
 use vmm::peers::{LOOK, PEER};
+use vmm::unix_socket::connect;
 
 use crate::command::Refused;
 

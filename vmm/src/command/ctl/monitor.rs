@@ -40,7 +40,7 @@ impl Monitor for Commands {
                 return "events cannot be sent here; use vmm ctl, at the socket of --control"
                     .to_owned();
             }
-            asked => asked.request().to_string(),
+            asked => without_waiting(asked.request()).to_string(),
         };
         let answer = ask(&request);
         let Ok(mut answer) = serde_json::from_str::<Value>(&answer) else {
@@ -49,6 +49,14 @@ impl Monitor for Commands {
         spell_out_values(&mut answer, &[]);
         shown::answer(&asked, &answer)
     }
+}
+
+/// The same request, which waits for nothing: while gdb takes commands, the machine stands still.
+fn without_waiting(mut request: Value) -> Value {
+    if let Some(limit) = request.get_mut("limit") {
+        *limit = 0.into();
+    }
+    request
 }
 
 #[cfg(test)]
@@ -68,7 +76,13 @@ mod tests {
     fn words_are_requests() {
         let (_, asked) = perform(&["hold", "2", "queue.visit"]);
         let request: Value = serde_json::from_str(&asked[0]).unwrap();
-        assert_eq!((&request["verb"], &request["cpu"]), (&"hold".into(), &2.into()));
+        assert_eq!(
+            (&request["verb"], &request["cpu"]),
+            (&"hold".into(), &2.into())
+        );
+        let (_, asked) = perform(&["ready", "--limit", "5"]);
+        let request: Value = serde_json::from_str(&asked[0]).unwrap();
+        assert_eq!(request["limit"], 0, "{request}");
         let (said, _) = perform(&["hello"]);
         assert!(!said.contains('\u{1b}'), "{said}");
     }

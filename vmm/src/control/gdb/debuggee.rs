@@ -148,7 +148,12 @@ impl MultiThreadBase for Debuggee<'_> {
         Some(self)
     }
 
-    fn read_addrs(&mut self, start: u64, data: &mut [u8], thread: Tid) -> TargetResult<usize, Self> {
+    fn read_addrs(
+        &mut self,
+        start: u64,
+        data: &mut [u8],
+        thread: Tid,
+    ) -> TargetResult<usize, Self> {
         let (operator, is_physical) = (self.operator, self.is_physical);
         let read = self.on(thread, |debugged| {
             Ok(match is_physical {
@@ -167,10 +172,10 @@ impl MultiThreadBase for Debuggee<'_> {
         let is_physical = self.is_physical;
         let written = self.on(thread, |debugged| {
             Ok(match is_physical {
-                true => match debugged.memory.write(data, GuestAddress(start)) {
-                    Ok(written) => written,
-                    Err(_) => 0,
-                },
+                true => {
+                    let written = debugged.memory.write(data, GuestAddress(start));
+                    written.unwrap_or_default()
+                }
                 false => debugged.write(start, data),
             })
         })?;
@@ -222,7 +227,12 @@ fn read_physical(
 }
 
 /// Up to `length` bytes at `start` as the vCPU addresses them, without what is patched.
-fn read_by_page(debugged: &Debugged<'_>, start: u64, length: usize, operator: &Operator) -> Vec<u8> {
+fn read_by_page(
+    debugged: &Debugged<'_>,
+    start: u64,
+    length: usize,
+    operator: &Operator,
+) -> Vec<u8> {
     use crate::page_size::PAGE_SIZE;
     let mut bytes = debugged.read(start, length);
     let mut offset = 0;

@@ -31,7 +31,9 @@ pub(super) struct Resumption {
     actions: BTreeMap<u32, Action>,
     /// Whether those that no action names stay where they are.
     is_locked: bool,
-    /// The vCPUs that take a step.
+    /// The vCPUs that go on.
+    going: Vec<u32>,
+    /// Those of them that take a step.
     stepping: Vec<u32>,
     /// Those that have stopped and of which gdb has not been told.
     pending: VecDeque<(u32, DebuggerStop)>,
@@ -67,12 +69,14 @@ impl Debuggee<'_> {
             return Ok(Some(self.told(cpu, stop)));
         }
         let stops = self.operator.debugger_stops();
-        if stops.is_empty() {
-            return Ok(None);
-        }
         self.resumption.pending.extend(stops);
+        let Resumption { going, pending, .. } = &mut self.resumption;
+        // Those that did not go on have stopped before, and gdb does not expect to hear of them now.
+        let Some(first) = pending.iter().position(|(cpu, _)| going.contains(cpu)) else {
+            return Ok(None);
+        };
+        let first = pending.remove(first);
         self.stop()?;
-        let first = self.resumption.pending.pop_front();
         // A step of which gdb is not told is over all the same.
         let pending = &mut self.resumption.pending;
         pending.retain(|(_, stop)| *stop != DebuggerStop::Step);
@@ -95,19 +99,19 @@ impl Debuggee<'_> {
     pub fn let_go(&mut self) -> Result<(), OperatorError> {
         self.stop()?;
         self.remove_all()?;
-        self.operator
-            .go_on_from_debugger(0..self.operator.cpus())
+        self.operator.go_on_from_debugger(0..self.operator.cpus())
     }
 
     /// The vCPU whose mode says how an instruction is decoded: the first that executes any.
     pub fn decoding_cpu(&self) -> u32 {
         let cpus = self.operator.debuggable();
         let pages = |cpu: &&u32| {
-            const PAGING: u64 = 1 << 31;
-            let cr0 = (self.operator).debug(**cpu, |it| it.vcpu.fd().get_sregs().map(|it| it.cr0));
-            matches!(cr0, Ok(Ok(cr0)) if cr0 & PAGING != 0)
+            matches!(
+                self.operator.debug(**cpu, |it| it.has_paging()),
+                Ok(Ok(true))
+            )
         };
-        let first = cpus.iter().find(pages).or(cpus.first());
+        let first = cpus.iter().find(pages).or_else(|| cpus.first());
         first.copied().unwrap_or(0)
     }
 
@@ -152,9 +156,9 @@ impl Debuggee<'_> {
     fn is_still_there(&self, cpu: u32, stop: DebuggerStop) -> bool {
         match stop {
             DebuggerStop::Breakpoint(address) => {
-                let rip = (self.operator).debug(cpu, |it| it.vcpu.fd().get_regs().map(|it| it.rip));
+                let at = self.operator.debug(cpu, |it| it.instruction_pointer());
                 let is_set = self.placed.iter().any(|placed| placed.is_at(address));
-                is_set && matches!(rip, Ok(Ok(rip)) if rip == address)
+                is_set && matches!(at, Ok(Ok(at)) if at == address)
             }
             DebuggerStop::Watchpoint(address) => self.watches(address).is_some(),
             DebuggerStop::Step => false,
@@ -185,6 +189,7 @@ impl MultiThreadResume for Debuggee<'_> {
             self.operator.set_debugger_step(cpu, true)?;
             self.resumption.stepping.push(cpu);
         }
+        self.resumption.going.clone_from(&going);
         self.operator.go_on_from_debugger(going)
     }
 

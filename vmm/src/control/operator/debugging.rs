@@ -169,20 +169,13 @@ impl Operator {
         self.with_threads(|threads| Ok(threads.set_debugger_step(cpu, on)?))
     }
 
-    /// Replaces the instruction at `address` by one that stops vCPUs for the debugger, as `cpu`
-    /// addresses and decodes it. Where it is not mapped yet, the segments of the image say where it is.
+    /// Replaces the instruction at `address`, as `cpu` addresses it, by one that stops vCPUs for the
+    /// debugger.
     ///
     /// # Errors
     /// If it cannot be replaced.
     pub(in crate::control) fn patch(&self, cpu: u32, address: u64) -> Result<(), OperatorError> {
-        let put = self.debug(cpu, |debugged| {
-            let sregs = debugged.vcpu.fd().get_sregs();
-            let translate = |address| {
-                let mapped = debugged.translate(address);
-                mapped.or_else(|| self.symbols.physical(address))
-            };
-            sregs.map(|sregs| StopInstruction::put(address, &sregs, debugged.memory, translate))
-        })?;
+        let put = self.debug(cpu, |debugged| debugged.put_stop(address, &self.symbols))?;
         let stop = put.map_err(|source| OperatorError::Look(cpu, source))??;
         self.debugging.patches().push(stop);
         Ok(())

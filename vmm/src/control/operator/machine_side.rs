@@ -95,7 +95,8 @@ impl Operator {
             }
             Message::Stopped(_) => Reaction::Hold(Holder::Operator),
             Message::AtStopInstruction(address) if self.debugging.is_patched(address) => {
-                self.debugging.stopped(vcpu, DebuggerStop::Breakpoint(address));
+                self.debugging
+                    .stopped(vcpu, DebuggerStop::Breakpoint(address));
                 Reaction::Hold(Holder::Debugger)
             }
             Message::Done => {
