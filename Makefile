@@ -144,7 +144,7 @@ test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
-	$(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
+	SCHEDULES=$(if $(LONG),100,35) $(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
 
 # With what clippy says of the code for shuttle: `make lint` would compile all of it for that alone.
 test-versus: guest ## that the explorer and shuttle are compared on the same calls

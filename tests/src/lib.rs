@@ -143,6 +143,11 @@ pub fn open_kvm() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/kvm")
 }
 
+/// Whether everything is tested that `make test-long` tests, and not one of each kind.
+pub fn is_long() -> bool {
+    env::var_os("LONG").is_some_and(|long| !long.is_empty())
+}
+
 /// Prints why a test does nothing on this host, past the test harness, which hides the output of
 /// tests that pass.
 pub fn skip(why: &str) {

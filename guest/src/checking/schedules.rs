@@ -165,7 +165,10 @@ fn survives(scheduler: impl Scheduler + 'static, program: impl Fn() + Send + Syn
 
 #[track_caller]
 fn must_survive(program: impl Fn() + Copy + Send + Sync + 'static) {
-    let (stalls, pct, random) = (20_000, 5_000, 1_000);
+    let percent: usize = std::env::var("SCHEDULES").map_or(100, |percent| {
+        percent.parse().expect("SCHEDULES is a number of per cent")
+    });
+    let [stalls, pct, random] = [20_000, 5_000, 1_000].map(|all| all * percent / 100);
     survives(Stalls::new(SEED, stalls), program);
     survives(PctScheduler::new_from_seed(SEED, 3, pct), program);
     survives(RandomScheduler::new_from_seed(SEED, random), program);

@@ -24,7 +24,7 @@ fn has_compiler() -> bool {
 }
 
 /// An image of a guest in C, if there can be one.
-fn image(name: &str) -> Option<PathBuf> {
+pub(super) fn image(name: &str) -> Option<PathBuf> {
     if !guest().with_file_name(name).is_file() && !has_compiler() {
         skip(&format!(
             "{name}: no C compiler; Debian has one in the package gcc"

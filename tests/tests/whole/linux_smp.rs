@@ -2,12 +2,12 @@
 //! or by its workloads, and searched.
 //! Where these images could not be built, there is nothing to test.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Run, Vmm, guest, need_kvm, skip, vcpus};
+use tests::{Run, Vmm, guest, is_long, need_kvm, skip, vcpus};
 
 use super::explore::{COMPLETE, COMPLETE_SC, Workspace};
 use super::stress::number;
@@ -32,7 +32,7 @@ fn images(name: &str) -> Vec<PathBuf> {
 fn search(case: &str, options: &str, look: impl Fn(&Run)) {
     need_kvm();
     let mut images = images("-explore");
-    if env::var("LONG").unwrap_or_default().is_empty() {
+    if !is_long() {
         images.drain(..images.len().saturating_sub(1));
     }
     for image in images {

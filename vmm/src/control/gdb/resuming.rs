@@ -97,9 +97,12 @@ impl Debuggee<'_> {
     /// # Errors
     /// The machine is over, and nothing is left to be undone.
     pub fn let_go(&mut self) -> Result<(), OperatorError> {
-        self.stop()?;
-        self.remove_all()?;
-        self.operator.go_on_from_debugger(0..self.operator.cpus())
+        // Each is attempted, whatever becomes of the others: nobody comes after this to try again.
+        let stopped = self.stop();
+        let removed = self.remove_all();
+        let gone_on = self.operator.go_on_from_debugger(0..self.operator.cpus());
+        self.operator.debugger_leaves();
+        stopped.and(removed).and(gone_on)
     }
 
     /// The vCPU whose mode says how an instruction is decoded: the first that executes any.

@@ -26,8 +26,10 @@ pub(super) struct Debugging {
     news: EventFd,
     /// The instructions that are replaced.
     patches: Mutex<Vec<StopInstruction>>,
-    /// Whether it has the machine stopped.
+    /// Whether it has the machine stopped, or is about to.
     stops: AtomicBool,
+    /// Whether one is attached, or the machine waits for one.
+    attached: AtomicBool,
     /// The exit status, if the guest has ended by itself.
     ended: OnceLock<Option<u8>>,
 }
@@ -43,6 +45,7 @@ impl Debugging {
             news: EventFd::new(EFD_NONBLOCK)?,
             patches: Mutex::default(),
             stops: AtomicBool::new(false),
+            attached: AtomicBool::new(false),
             ended: OnceLock::new(),
         })
     }
@@ -64,9 +67,9 @@ impl Debugging {
         self.patches().iter().any(|it| it.address == address)
     }
 
-    /// Whether it has the machine stopped.
-    pub fn stops(&self) -> bool {
-        self.stops.load(Ordering::Relaxed)
+    /// Whether one is attached, or the machine waits for one.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<(u32, DebuggerStop)>> {
@@ -108,6 +111,7 @@ impl Operator {
     /// # Errors
     /// A vCPU does not leave the guest, or the machine is over.
     pub(in crate::control) fn stop_for_debugger(&self) -> Result<(), OperatorError> {
+        self.debugging.attached.store(true, Ordering::Relaxed);
         if !self.debugging.stops.swap(true, Ordering::Relaxed) {
             self.recorder
                 .say(Actor::Debugger, || "stops all CPUs".to_owned());
@@ -132,6 +136,11 @@ impl Operator {
             }
             Ok(())
         })
+    }
+
+    /// The debugger is no longer attached.
+    pub(in crate::control) fn debugger_leaves(&self) {
+        self.debugging.attached.store(false, Ordering::Relaxed);
     }
 
     /// Runs `body` on a vCPU, which must be out of the guest.

@@ -222,7 +222,7 @@ impl Operator {
     /// Whether the machine may stand still because an operator drives it, or may come to drive it.
     pub(in crate::control) fn is_attended(&self) -> bool {
         let waits_to_be_told = || self.reachable.load(Ordering::Relaxed) && self.takes_commands();
-        self.driven.load(Ordering::Relaxed) || self.debugging.stops() || waits_to_be_told()
+        self.driven.load(Ordering::Relaxed) || self.debugging.is_attached() || waits_to_be_told()
     }
 
     /// Puts an IPI that the guest has sent on the wire. `call` is what the guest says that it tells
