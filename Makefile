@@ -140,7 +140,7 @@ built: ## build what make builds, and the tests of it
 	@$(MAKE) --no-print-directory linux-images
 
 test-unit: ## tests that need no guest image
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,6)) $(TESTS) --no-fail-fast
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,6)) $(if $(LONG),,MODEL_STATES=1000) $(TESTS) --no-fail-fast
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle

@@ -25,7 +25,7 @@ const CALL_SINGLE: &str = "call_single<kit::metal::platform::Metal, \
                            guest::workload::functions::LedgerFunctions>";
 
 /// The program, if there is one.
-fn gdb() -> Option<PathBuf> {
+pub(super) fn gdb() -> Option<PathBuf> {
     let program = env::var_os("GDB").map_or_else(|| PathBuf::from("gdb"), PathBuf::from);
     let found = Command::new(&program).arg("--version").output();
     if found.is_err() {
@@ -87,19 +87,7 @@ impl Debuggee {
 
     /// What a gdb says that does this once it is connected.
     fn with(&self, gdb: &Path, commands: &str) -> String {
-        let script = self.directory.path().join("script.gdb");
-        let socket = self.socket();
-        let text = format!(
-            "set pagination off\nset confirm off\nset width 0\nset tcp connect-timeout 60\n\
-             target remote {}\n{commands}\n",
-            socket.to_str().unwrap()
-        );
-        fs::write(&script, text).unwrap();
-        let mut command = Command::new(gdb);
-        command.args(["-nx", "-batch", "-x"]).arg(&script);
-        command.arg(&self.image);
-        let run = Vmm::from(command).limit(SOON * 2).run();
-        format!("{}\n{}", run.stdout, run.stderr)
+        debug(gdb, &self.socket(), Some(&self.image), commands)
     }
 
     fn connect(&self) -> Client {
@@ -114,6 +102,23 @@ impl Debuggee {
         run.ends_with(0).says("pass");
         run
     }
+}
+
+/// What a gdb says that does this once it is connected to `socket`, with the symbols of `image`.
+pub(super) fn debug(gdb: &Path, socket: &Path, image: Option<&Path>, commands: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script.gdb");
+    let text = format!(
+        "set pagination off\nset confirm off\nset width 0\nset architecture i386:x86-64\n\
+         target remote {}\n{commands}\n",
+        socket.to_str().unwrap()
+    );
+    fs::write(&script, text).unwrap();
+    let mut command = Command::new(gdb);
+    command.args(["-nx", "-batch", "-x"]).arg(&script);
+    command.args(image);
+    let run = Vmm::from(command).limit(SOON * 2).run();
+    format!("{}\n{}", run.stdout, run.stderr)
 }
 
 /// A client that speaks gdb's protocol by hand.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tests::{Run, Vmm, need_kvm};
 
+use super::gdb::{debug, gdb};
+
 /// How long a run may take: emulated twice, Linux needs a few seconds to its init, and its watchdogs more.
 const LIMIT: Duration = Duration::from_secs(400);
 /// What the kernel is told. Complaints come after three seconds and four. QEMU's emulator does not let a
@@ -122,6 +124,35 @@ fn sixteen_cpus_boot_and_each_exit_is_counted_twice() {
         let [counted, traced] = [&vcpu["kvm"]["exits"], &vcpu["tracepoints"]["kvm_exit"]];
         assert!(counted.as_u64() > Some(500) && counted == traced, "{vcpu}");
     }
+}
+
+#[test]
+fn gdb_stops_a_kernel_where_it_wakes() {
+    let Some(gdb) = gdb() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("gdb");
+    let running = linux("--vcpus 4")
+        .arg("--gdb")
+        .arg(&socket)
+        .args(["--append", WORDS])
+        .start();
+    running.wait_for("ready");
+    // All are halted; each wakes for its timer before long.
+    let said = debug(
+        &gdb,
+        &socket,
+        None,
+        "info threads\nbreak *$rip\ncontinue\nx/2i $rip\nbt 1\ndelete\nstepi\nstepi\n\
+         p $cr3 != 0 && $gs_base != 0\ndetach",
+    );
+    assert_eq!(said.matches("is halted)").count(), 4, "{said}");
+    assert_eq!(said.matches(" hit Breakpoint 1, ").count(), 1, "{said}");
+    assert!(said.contains("$1 = 1\n"), "{said}");
+    running.signal(libc::SIGTERM);
+    let run = running.finish();
+    run.ends_with(128 + libc::SIGTERM);
+    // It has not complained of the time that it missed.
+    assert!(!run.stdout.contains("Linux says: "), "{run}");
 }
 
 #[test]
