@@ -168,6 +168,8 @@ pub struct KernelLog {
     counts: [u64; ComplaintKind::ALL.len()],
     /// Whether the CPU of the last complaint can still be named.
     is_open: bool,
+    /// Whether it has said last that it restarts the machine.
+    restarts: bool,
     /// The times of those that are kept, as they were printed: a line that is printed again, as
     /// `dmesg` does, is no other complaint.
     times: Vec<String>,
@@ -180,7 +182,10 @@ impl KernelLog {
             LazyLock::new(|| ComplaintKind::ALL.map(|kind| regex(kind.words())));
         // Printed last, if the kernel is not to restart (`panic()`).
         const OVER: &str = "---[ end Kernel panic - not syncing";
+        // The last that it says before it does (`kernel_restart()`, kernel/reboot.c).
+        const RESTARTS: &str = "reboot: Restarting system";
         let (time, line) = divided(line);
+        self.restarts = line.starts_with(RESTARTS);
         if line.contains(OVER) {
             return Meaning::Over;
         }
@@ -213,6 +218,11 @@ impl KernelLog {
         }
         self.name_cpu(line);
         Meaning::None
+    }
+
+    /// Whether the last that it has said is that it restarts the machine.
+    pub fn restarts(&self) -> bool {
+        self.restarts
     }
 
     /// Names the CPU of the last complaint, if this line does.
@@ -270,6 +280,17 @@ mod tests {
         let is_over = lines.lines().any(|line| log.read(line) == Meaning::Over);
         let all = log.complaints().iter().map(|it| (it.kind, it.cpu));
         (all.collect(), is_over)
+    }
+
+    #[test]
+    fn it_restarts_if_that_is_its_last_word() {
+        let mut log = KernelLog::default();
+        log.read("[    7.689192] reboot: Restarting system with command 'x'");
+        assert!(log.restarts());
+        log.read("[    7.689193] general protection fault: 0000 [#1]");
+        assert!(!log.restarts());
+        log.read("reboot: Power down");
+        assert!(!log.restarts());
     }
 
     // Each as Linux 6.1 or 6.12 has printed it.

@@ -127,6 +127,17 @@ fn sixteen_cpus_boot_and_each_exit_is_counted_twice() {
 }
 
 #[test]
+fn a_triple_fault_that_was_announced_is_a_reset() {
+    let words = format!("{WORDS} acpi=off reboot=t");
+    let script = "wait_console(\"^ready\", 120); type_console(\"reboot -f\\n\");";
+    let run = linux("--vcpus 1").args(["--append", &words]);
+    run.script(script)
+        .run()
+        .ends_with(0)
+        .says("CPU 0 reset the machine; its kernel complained of nothing");
+}
+
+#[test]
 fn gdb_stops_a_kernel_where_it_wakes() {
     let Some(gdb) = gdb() else { return };
     let folder = tempfile::tempdir().expect("a folder");

@@ -19,6 +19,7 @@ use super::stall::{StallDriver, StallSummary};
 use super::timer::timer;
 use super::watchdog::Watchdog;
 use crate::machine::devices::Console;
+use crate::machine::exit::Death;
 use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
 
 /// How often the limits are checked, what is no whole line yet is taken from the console, and a slow
@@ -113,6 +114,10 @@ impl<'a> EventLoop<'a> {
                     End::GuestExit(code) => Ending::GuestExit { vcpu, code },
                     End::PowerOff => Ending::PowerOff { vcpu },
                     End::Reset => Ending::Reset { vcpu },
+                    // A way to reset a PC (`reboot=t`), if the kernel has said that it will.
+                    End::Dead(Death::TripleFault) if self.operator.kernel_log().restarts() => {
+                        Ending::Reset { vcpu }
+                    }
                     End::Dead(death) => Ending::Dead { vcpu, death },
                     End::Panicked => Ending::Panicked { vcpu },
                 }),
