@@ -382,7 +382,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	sh -n guest/ckit/build
 	sh -n guest/linux/build
 	sh -n vmm/manual/names-only
-	for script in tests/svm/* tests/initrd/build tests/initrd/init tests/browser/* tests/kubernetes/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
+	for script in tests/svm/* tests/initrd/build tests/initrd/init tests/gdb/* tests/browser/* tests/kubernetes/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
 COMMANDS := $(VMM) $(LITMUS_CASE)
 IMAGES := $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE)

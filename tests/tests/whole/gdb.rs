@@ -75,7 +75,7 @@ impl Debuggee {
     }
 
     /// Waits until all CPUs are up.
-    fn is_ready(self) -> Self {
+    fn once_ready(self) -> Self {
         self.ctl(&["--wait", "60", "ready"]).ends_with(0);
         self
     }
@@ -140,7 +140,8 @@ impl Client {
         while byte() != b'$' {}
         let packet: Vec<u8> =
             std::iter::from_fn(|| Some(byte()).filter(|it| *it != b'#')).collect();
-        (byte(), byte());
+        byte();
+        byte();
         // Whoever has let this client go does not hear that.
         let _ = self.0.write_all(b"+");
         expanded(&packet)
@@ -236,7 +237,7 @@ fn a_cpu_stops_at_a_breakpoint_while_others_run() {
 #[test]
 fn of_two_cpus_at_one_breakpoint_neither_is_lost() {
     let Some(gdb) = gdb() else { return };
-    let debuggee = Debuggee::boot("--vcpus 9", "workload=puppet").is_ready();
+    let debuggee = Debuggee::boot("--vcpus 9", "workload=puppet").once_ready();
     let round = |pair: u32| {
         format!(
             "monitor tell {} call-single 0 --until told\n\
@@ -288,7 +289,7 @@ fn sti_and_hlt_are_stepped_over() {
 #[test]
 fn registers_and_memory_are_read_and_written() {
     let Some(gdb) = gdb() else { return };
-    let debuggee = Debuggee::boot("--vcpus 2", "workload=puppet").is_ready();
+    let debuggee = Debuggee::boot("--vcpus 2", "workload=puppet").once_ready();
     let said = debuggee.with(
         &gdb,
         "set language c\nthread 2\n\
@@ -321,7 +322,7 @@ fn a_guest_in_c_is_debugged_by_its_variables() {
     let (Some(gdb), Some(image)) = (gdb(), image("ticket.bin")) else {
         return;
     };
-    let debuggee = Debuggee::of(image, "--vcpus 2", "").is_ready();
+    let debuggee = Debuggee::of(image, "--vcpus 2", "").once_ready();
     let said = debuggee.with(
         &gdb,
         "monitor tell 1 add 5 --until told\nbreak ticket_unlock\ncontinue\n\
@@ -403,7 +404,7 @@ fn gdb_is_told_how_the_guest_ended() {
 #[test]
 fn a_thousand_clients_come_and_go_and_no_call_is_lost() {
     const CYCLES: u64 = 1000;
-    let debuggee = Debuggee::boot("--vcpus 4 --stats json", "workload=puppet").is_ready();
+    let debuggee = Debuggee::boot("--vcpus 4 --stats json", "workload=puppet").once_ready();
     let mut told = 0;
     for cycle in 0..CYCLES {
         let mut client = debuggee.connect();
