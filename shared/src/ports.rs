@@ -152,4 +152,21 @@ mod tests {
         // An NMI.
         assert_eq!(Dispatch::try_from(4 << 29), Err(4));
     }
+
+    /// What a guest writes is any number: here, every one of each delivery mode with every target, and with
+    /// every vector.
+    #[test]
+    fn any_word_is_a_dispatch_or_refused() {
+        let of_targets = (0..=u32::MAX >> TARGET_SHIFT).map(|high| high << TARGET_SHIFT | 0xa5);
+        let of_vectors = (0..=0x7ff).map(|it| it >> 8 << DELIVERY_SHIFT | 1023 << 8 | it & 0xff);
+        for word in of_targets.chain(of_vectors) {
+            match Dispatch::try_from(word) {
+                Ok(dispatch) => {
+                    assert!(dispatch.target < 1 << 21);
+                    assert_eq!(u32::from(dispatch), word);
+                }
+                Err(mode) => assert_eq!(mode, word >> DELIVERY_SHIFT),
+            }
+        }
+    }
 }
