@@ -167,6 +167,14 @@ impl Client {
         }
     }
 
+    /// Takes all breakpoints of the hardware, if there are any, where nobody comes any more.
+    fn use_up_hardware(&mut self) {
+        let start = address_of("pvh_start");
+        for address in start..start + 3 {
+            self.ask(&format!("Z1,{address:x},1"));
+        }
+    }
+
     /// Why the last packet was refused.
     fn why(&mut self) -> String {
         self.monitor("why")
@@ -384,7 +392,106 @@ fn what_this_host_lacks_is_refused_by_name() {
         assert_ne!(client.ask(packet), "OK");
         says(&client.why(), why);
     }
+    for (packet, why) in [
+        (
+            "P12=0800000000000000",
+            "what a selector means is in a table",
+        ),
+        ("P40=ff00000000000000", "cr8 is a priority"),
+    ] {
+        assert_ne!(client.ask(packet), "OK", "{packet}");
+        says(&client.why(), why);
+    }
     client.say("k");
+    debuggee.running.finish();
+}
+
+#[test]
+fn an_interrupt_that_crosses_a_stop_does_not_come_after_it() {
+    let debuggee = Debuggee::boot("--vcpus 2", "workload=stress for=600s");
+    let mut client = debuggee.connect();
+    assert!(client.ask("?").starts_with("T05"));
+    for _ in 0..20 {
+        // All is stopped already.
+        client.0.write_all(&[3]).unwrap();
+        client.say("vCont;c");
+        client.0.write_all(&[3]).unwrap();
+        assert!(client.hear().starts_with("T02"));
+        // It is stopped, and nobody has been told too early.
+        let registers = client.ask("g");
+        assert!(registers.len() > 100, "{registers}");
+    }
+    client.say("k");
+    debuggee.running.finish();
+}
+
+#[test]
+fn instructions_that_are_replaced_are_told_apart_and_put_back() {
+    let debuggee = Debuggee::boot("--vcpus 2", "workload=puppet").once_ready();
+    let mut client = debuggee.connect();
+    assert!(client.ask("?").starts_with("T05"));
+    client.use_up_hardware();
+    // What every interrupt executes: a jump of two bytes, and the instruction behind it.
+    let jumps = jumps_of_entries();
+    for jump in &jumps {
+        assert_eq!(client.ask(&format!("Z0,{jump:x},1")), "OK");
+        assert_eq!(client.ask(&format!("Z0,{:x},1", jump + 2)), "OK");
+    }
+    client.monitor("tell 0 call-single 1 --until told");
+    client.say("vCont;c");
+    assert!(client.hear().starts_with("T05"));
+    let rips = [1, 2].map(|thread| {
+        assert_eq!(client.ask(&format!("Hgp1.{thread}")), "OK");
+        u64::from_str_radix(&client.ask("p10"), 16)
+            .unwrap()
+            .swap_bytes()
+    });
+    assert!(
+        rips.iter().any(|rip| jumps.contains(rip)),
+        "{rips:x?} {jumps:x?}"
+    );
+    // Read as they were, and written below what is there.
+    let [first, ..] = jumps[..] else {
+        panic!("no entry")
+    };
+    let read = |client: &mut Client| client.ask(&format!("m{first:x},4"));
+    let was = read(&mut client);
+    assert!(was.starts_with("75"), "{was}");
+    let overlap = client.ask(&format!("Z0,{:x},1", first + 1));
+    assert_ne!(overlap, "OK");
+    says(&client.why(), "shares bytes with the one");
+    // Once is enough, as often as it is said.
+    assert_eq!(client.ask(&format!("Z0,{first:x},1")), "OK");
+    assert_eq!(client.ask(&format!("M{first:x},1:74")), "OK");
+    assert_eq!(read(&mut client), format!("74{}", &was[2..]));
+    for address in [first, first + 2] {
+        assert_eq!(client.ask(&format!("z0,{address:x},1")), "OK");
+    }
+    assert_eq!(read(&mut client), format!("74{}", &was[2..]));
+    assert_eq!(client.ask(&format!("M{first:x},1:75")), "OK");
+    assert_eq!(client.ask("D"), "OK");
+    debuggee.ctl(&["finish"]).ends_with(0);
+    debuggee.passes();
+}
+
+#[test]
+fn steps_of_an_operator_are_taken_besides_those_of_gdb() {
+    let debuggee = Debuggee::boot("--vcpus 2", "workload=stress for=600s").once_ready();
+    debuggee.ctl(&["pause", "1"]).ends_with(0);
+    let mut client = debuggee.connect();
+    assert!(client.ask("?").starts_with("T05"));
+    let control = debuggee.directory.path().join("control");
+    let step = Vmm::with("ctl")
+        .arg(control)
+        .args(["step", "1", "5"])
+        .start();
+    // It is paused until the operator's steps are set, and then takes gdb's first.
+    let stopped = client.ask("vCont;s:p1.2");
+    assert!(stopped.starts_with("T05thread:"), "{stopped}");
+    assert_eq!(client.ask("D"), "OK");
+    step.finish().ends_with(0);
+    debuggee.ctl(&["status"]).ends_with(0).says("held");
+    debuggee.ctl(&["quit"]);
     debuggee.running.finish();
 }
 
@@ -540,6 +647,26 @@ fn a_port_of_this_host_does_as_well() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"+$OK#9a");
     vmm.finish().ends_with(0);
+}
+
+/// The jumps of two bytes with which the entries of interrupts begin, behind a comparison.
+fn jumps_of_entries() -> Vec<u64> {
+    use object::{Object, ObjectSection, ObjectSymbol};
+    let image = fs::read(tests::guest()).unwrap();
+    let file = object::File::parse(&*image).unwrap();
+    let text = file.section_by_name(".text").unwrap();
+    let entries = file.symbols();
+    let entries = entries.filter(|it| it.name().is_ok_and(|name| name.contains("5traps5entry")));
+    entries
+        .map(|entry| {
+            let offset = usize::try_from(entry.address() - text.address()).unwrap();
+            let code = &text.data().unwrap()[offset..];
+            let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
+            let jump = entry.address() + decoder.decode().len() as u64;
+            assert_eq!(decoder.decode().len(), 2);
+            jump
+        })
+        .collect()
 }
 
 /// The address of a symbol of the guest image.

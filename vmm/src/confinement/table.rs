@@ -9,7 +9,7 @@ use kvm_bindings::{
     KVMIO, kvm_cpuid2, kvm_debugregs, kvm_device_attr, kvm_dirty_log, kvm_enable_cap, kvm_fpu,
     kvm_guest_debug, kvm_irqfd, kvm_lapic_state, kvm_mp_state, kvm_msi, kvm_msr_list, kvm_msrs,
     kvm_pit_config, kvm_regs, kvm_sregs, kvm_translation, kvm_userspace_memory_region,
-    kvm_vcpu_events, kvm_xcrs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use libc::{
     CLONE_THREAD, PR_GET_NAME, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, SIGABRT, SIGBUS,
@@ -52,6 +52,7 @@ pub(super) fn groups(kind: ThreadKind) -> &'static [&'static Group] {
             &WAIT,
             &RUN_VCPU,
             &VCPU_STATE,
+            &CHANGE_VCPU,
             &INTERRUPT,
             &BUILD,
             &REWIND,
@@ -260,10 +261,11 @@ const VCPU_STATE: Group = Group {
 const CHANGE_VCPU: Group = Group {
     calls: &[],
     ioctls: &[
-        to_kernel::<kvm_sregs>(0x84), // KVM_SET_SREGS
-        to_kernel::<kvm_msrs>(0x89),  // KVM_SET_MSRS
-        from_kernel::<kvm_fpu>(0x8c), // KVM_GET_FPU
-        to_kernel::<kvm_fpu>(0x8d),   // KVM_SET_FPU
+        to_kernel::<kvm_sregs>(0x84),   // KVM_SET_SREGS
+        to_kernel::<kvm_msrs>(0x89),    // KVM_SET_MSRS
+        from_kernel::<kvm_fpu>(0x8c),   // KVM_GET_FPU
+        to_kernel::<kvm_fpu>(0x8d),     // KVM_SET_FPU
+        from_kernel::<kvm_xsave>(0xa4), // KVM_GET_XSAVE
     ],
 };
 

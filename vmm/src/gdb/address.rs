@@ -26,6 +26,9 @@ pub enum NotAnAddress {
     /// What follows `tcp:` is no address and port.
     #[error("no address and port behind tcp:, as in tcp:127.0.0.1:1234")]
     NoPort,
+    /// It looks like an address and a port, and is not said to be one.
+    #[error("{0} would be a UNIX socket of that name; a port is tcp:127.0.0.1:1234")]
+    NoPrefix(String),
     /// It can be reached from other hosts.
     #[error(
         "{0} can be reached from elsewhere, and whoever connects can do anything with the guest; \
@@ -41,6 +44,7 @@ impl FromStr for Address {
         let Some(address) = text.strip_prefix("tcp:") else {
             return match text {
                 "" => Err(NotAnAddress::Empty),
+                port if is_like_a_port(port) => Err(NotAnAddress::NoPrefix(port.to_owned())),
                 path => Ok(Self::Unix(path.into())),
             };
         };
@@ -50,6 +54,14 @@ impl FromStr for Address {
             ip => Err(NotAnAddress::NotLoopback(ip)),
         }
     }
+}
+
+/// Whether `text` is what gdb takes for an address and a port, such as `:1234`.
+fn is_like_a_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    !host.contains('/') && port.parse::<u16>().is_ok()
 }
 
 /// As gdb takes it: `target remote ADDRESS`.
@@ -79,6 +91,10 @@ mod tests {
         for text in ["tcp:", "tcp:1234", "tcp:localhost:1", "tcp:127.0.0.1:70000"] {
             assert_eq!(parse(text), Err(NotAnAddress::NoPort), "{text}");
         }
+        for text in [":1234", "127.0.0.1:1234", "localhost:1"] {
+            assert_eq!(parse(text), Err(NotAnAddress::NoPrefix(text.into())));
+        }
+        assert!(parse("./a:1234").is_ok());
         let everybody = IpAddr::from([0, 0, 0, 0]);
         assert_eq!(
             parse("tcp:0.0.0.0:1234"),

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gdbstub::conn::Connection;
 
@@ -100,9 +100,23 @@ impl Connection for Client {
 
     fn flush(&mut self) -> io::Result<()> {
         let out = std::mem::take(&mut self.out);
-        match &mut self.stream {
-            Stream::Unix(stream) => Write::write_all(stream, &out),
-            Stream::Tcp(stream) => Write::write_all(stream, &out),
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = &out[..];
+        while !left.is_empty() {
+            let written = match &mut self.stream {
+                Stream::Unix(stream) => Write::write(stream, left),
+                Stream::Tcp(stream) => Write::write(stream, left),
+            };
+            match written {
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            // One that reads a little now and then does not get longer for all of it.
+            if !left.is_empty() && Instant::now() > deadline {
+                return Err(ErrorKind::TimedOut.into());
+            }
         }
+        Ok(())
     }
 }

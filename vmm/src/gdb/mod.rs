@@ -10,4 +10,4 @@ mod registers;
 pub use address::{Address, NotAnAddress};
 pub use connection::Client;
 pub use listener::{ListenError, Listener};
-pub(crate) use registers::{RegisterFile, RegisterId, VcpuArch, VcpuRegisters};
+pub(crate) use registers::{NotChanged, RegisterFile, RegisterId, VcpuArch, VcpuRegisters};

@@ -31,6 +31,9 @@ impl Arch for VcpuArch {
 /// IA32_KERNEL_GS_BASE (SDM Vol. 4, Table 2-2).
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 
+/// Where MXCSR is in the area of XSAVE, in words (SDM Vol. 1, Table 10-2).
+const MXCSR: usize = 24 / 4;
+
 /// What there is to know of the registers of one vCPU.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct VcpuRegisters {
@@ -38,6 +41,22 @@ pub(crate) struct VcpuRegisters {
     sregs: kvm_sregs,
     fpu: kvm_fpu,
     kernel_gs_base: u64,
+    /// Of the state that XSAVE saves; KVM does not have it among the registers of the FPU.
+    mxcsr: u32,
+}
+
+/// Why a register was not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotChanged {
+    /// It cannot be, or not alone.
+    #[error(
+        "this register is not written here: what a selector means is in a table, and of the others KVM \
+         keeps no such word"
+    )]
+    ReadOnly,
+    /// It has no such value.
+    #[error("cr8 is a priority, 0 to 15")]
+    Cr8,
 }
 
 impl VcpuRegisters {
@@ -53,6 +72,7 @@ impl VcpuRegisters {
             sregs: fd.get_sregs()?,
             fpu: fd.get_fpu()?,
             kernel_gs_base: msrs.as_slice()[0].data,
+            mxcsr: fd.get_xsave()?.region[MXCSR],
         })
     }
 
@@ -71,7 +91,10 @@ impl VcpuRegisters {
             fd.set_fpu(&self.fpu)?;
         }
         if self.kernel_gs_base != were.kernel_gs_base {
-            fd.set_msrs(&kernel_gs_base(self.kernel_gs_base))?;
+            let written = fd.set_msrs(&kernel_gs_base(self.kernel_gs_base))?;
+            if written != 1 {
+                return Err(errno::Error::new(libc::EINVAL));
+            }
         }
         Ok(())
     }
@@ -99,15 +122,29 @@ impl VcpuRegisters {
     }
 
     /// The same with `bytes` in one register.
-    #[must_use]
-    pub fn with_bytes(&self, id: &RegisterId, bytes: &[u8]) -> Self {
+    ///
+    /// # Errors
+    /// [`NotChanged`] if it cannot have that value.
+    pub fn with_bytes(&self, id: &RegisterId, bytes: &[u8]) -> Result<Self, NotChanged> {
         let register = &REGISTERS[id.0];
+        if register.place.is_read_only() {
+            return Err(NotChanged::ReadOnly);
+        }
         let mut value = [0; 16];
         let length = bytes.len().min(register.bytes());
         value[..length].copy_from_slice(&bytes[..length]);
+        let value = u128::from_le_bytes(value);
+        if register.name == "cr8" && value > 15 {
+            return Err(NotChanged::Cr8);
+        }
         let mut changed = self.clone();
-        changed.set(register.place, u128::from_le_bytes(value));
-        changed
+        changed.set(register.place, value);
+        Ok(changed)
+    }
+
+    /// Whether the next instruction is another one than in `other`.
+    pub fn is_elsewhere(&self, other: &Self) -> bool {
+        self.regs.rip != other.regs.rip
     }
 
     fn get(&self, place: Place) -> u128 {
@@ -116,10 +153,11 @@ impl VcpuRegisters {
             sregs,
             fpu,
             kernel_gs_base,
+            mxcsr,
         } = self;
         match place {
             Place::General(general) => (*general(&mut { *regs })).into(),
-            Place::Flags => regs.rflags.into(),
+            Place::Flags => (regs.rflags as u32).into(),
             Place::Selector(segment) => segment(&mut { *sregs }).selector.into(),
             Place::Stack(index) => u128::from_le_bytes(fpu.fpr[index]),
             Place::Fpu(FpuRegister::Control) => fpu.fcw.into(),
@@ -130,7 +168,7 @@ impl VcpuRegisters {
             Place::Fpu(FpuRegister::Opcode) => fpu.last_opcode.into(),
             Place::Fpu(FpuRegister::Segment) => 0,
             Place::Xmm(index) => u128::from_le_bytes(fpu.xmm[index]),
-            Place::Mxcsr => fpu.mxcsr.into(),
+            Place::Mxcsr => (*mxcsr).into(),
             Place::Base(segment) => segment(&mut { *sregs }).base.into(),
             Place::KernelGsBase => (*kernel_gs_base).into(),
             Place::System(system) => (*system(&mut { *sregs })).into(),
@@ -144,13 +182,14 @@ impl VcpuRegisters {
             sregs,
             fpu,
             kernel_gs_base,
+            mxcsr: _,
         } = self;
         match place {
             Place::General(general) => *general(regs) = low,
-            Place::Flags => regs.rflags = low,
-            // What a selector means is in a table; KVM takes the meaning, and nothing is gained by one
-            // that does not fit it. The last words of the FPU are not kept as gdb has them.
-            Place::Selector(_) | Place::Fpu(FpuRegister::Segment | FpuRegister::Tags) => {}
+            Place::Flags => replace_low(&mut regs.rflags, low),
+            Place::Selector(_)
+            | Place::Mxcsr
+            | Place::Fpu(FpuRegister::Segment | FpuRegister::Tags) => {}
             Place::Stack(index) => {
                 let bytes = value.to_le_bytes();
                 fpu.fpr[index][..10].copy_from_slice(&bytes[..10]);
@@ -161,7 +200,6 @@ impl VcpuRegisters {
             Place::Fpu(FpuRegister::Operand) => replace_low(&mut fpu.last_dp, low),
             Place::Fpu(FpuRegister::Opcode) => fpu.last_opcode = low as u16,
             Place::Xmm(index) => fpu.xmm[index] = value.to_le_bytes(),
-            Place::Mxcsr => fpu.mxcsr = low as u32,
             Place::Base(segment) => segment(sregs).base = low,
             Place::KernelGsBase => *kernel_gs_base = low,
             Place::System(system) => *system(sregs) = low,
@@ -208,6 +246,19 @@ enum Place {
     Base(Segment),
     KernelGsBase,
     System(SystemRegister),
+}
+
+impl Place {
+    /// Whether it keeps its value, whatever is written to it. What a selector means is in a table; KVM takes
+    /// the meaning, and nothing is gained by one that does not fit it. The last words of the FPU are not
+    /// kept as gdb has them.
+    fn is_read_only(&self) -> bool {
+        use FpuRegister::{Segment, Tags};
+        matches!(
+            self,
+            Self::Selector(_) | Self::Mxcsr | Self::Fpu(Segment | Tags)
+        )
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -477,17 +528,12 @@ mod tests {
         assert_eq!(file, all.file());
         let again = VcpuRegisters::default().with(&file).file();
         for (register, (was, is)) in REGISTERS.iter().zip(file.0.iter().zip(&again.0)) {
-            let is_read_only = matches!(
-                register.place,
-                Place::Selector(_) | Place::Fpu(FpuRegister::Tags | FpuRegister::Segment)
-            );
-            assert_eq!(
-                was == is,
-                !is_read_only || *was == 0 || was == is,
+            let is_read_only = register.place.is_read_only();
+            assert!(
+                is_read_only || (*was != 0 && was == is),
                 "{}",
                 register.name
             );
-            assert!(is_read_only || *was != 0, "{}", register.name);
         }
         assert_eq!(file.pc(), all.regs.rip);
         assert!(file.gdb_deserialize(&bytes[1..]).is_err());
@@ -500,11 +546,17 @@ mod tests {
             let (id, size) = RegisterId::from_raw_id(id).unwrap();
             let bytes = all.bytes(&id);
             assert_eq!(Some(bytes.len()), size.map(Into::into));
-            assert_eq!(all.with_bytes(&id, &bytes).file(), all.file());
+            match all.with_bytes(&id, &bytes) {
+                Ok(same) => assert_eq!(same.file(), all.file()),
+                Err(_) => {
+                    assert!(REGISTERS[id.0].place.is_read_only() || REGISTERS[id.0].name == "cr8")
+                }
+            }
         }
         assert!(RegisterId::from_raw_id(REGISTERS.len()).is_none());
         let (rip, _) = RegisterId::from_raw_id(PC).unwrap();
-        let changed = all.with_bytes(&rip, &7_u64.to_le_bytes());
+        let changed = all.with_bytes(&rip, &7_u64.to_le_bytes()).unwrap();
+        assert!(changed.is_elsewhere(&all));
         assert_eq!((changed.regs.rip, changed.sregs), (7, all.sregs));
         assert_eq!(REGISTERS[PC].name, "rip");
     }

@@ -103,8 +103,9 @@ impl HardwarePoint {
 pub(super) struct GuestDebug {
     breakpoint: Option<u64>,
     steps: u64,
-    /// Whether the steps are the debugger's.
-    steps_for_debugger: bool,
+    /// Whether the debugger wants to be told of the next instruction. The operator's steps are not taken
+    /// by that.
+    debugger_step: bool,
     /// The debugger's, in the slots from the second on.
     debugger: Vec<HardwarePoint>,
     /// Whether the last instruction is complete, so that RIP points to the next one.
@@ -120,13 +121,11 @@ impl GuestDebug {
 
     /// Removes the breakpoint and the steps, but for what is a debugger's.
     pub fn clear(&mut self, fd: &VcpuFd) -> Result<(), errno::Error> {
-        if self.breakpoint.is_none() && (self.steps == 0 || self.steps_for_debugger) {
+        if self.breakpoint.is_none() && self.steps == 0 {
             return Ok(());
         }
         self.breakpoint = None;
-        if !self.steps_for_debugger {
-            self.steps = 0;
-        }
+        self.steps = 0;
         self.tell(fd)
     }
 
@@ -142,11 +141,12 @@ impl GuestDebug {
 
     /// Stops the vCPU for the debugger after one instruction, or does no longer.
     pub fn set_debugger_step(&mut self, on: bool, fd: &VcpuFd) -> Result<(), errno::Error> {
-        if !on && !self.steps_for_debugger {
+        if !on && !self.debugger_step {
             return Ok(());
         }
-        self.steps_for_debugger = on;
-        self.set_steps(on.into(), fd)
+        self.debugger_step = on;
+        self.is_between = true;
+        self.tell(fd)
     }
 
     /// Stops the vCPU after `steps` instructions; 0 means never. Interrupts are blocked until then.
@@ -161,12 +161,12 @@ impl GuestDebug {
 
     /// Whether the next instruction is to be stepped over and has not begun.
     pub fn is_before_a_step(&self) -> bool {
-        self.steps > 0 && self.is_between
+        self.has_steps() && self.is_between
     }
 
     /// Whether there are steps to be taken.
     pub fn has_steps(&self) -> bool {
-        self.steps > 0
+        self.steps > 0 || self.debugger_step
     }
 
     /// Says whether the vCPU is between two instructions. It is not while it is in the guest, or
@@ -189,23 +189,21 @@ impl GuestDebug {
             Some(Stop::Debugger(DebuggerStop::Breakpoint(pc)))
         } else if let Some((_, point)) = data {
             Some(Stop::Debugger(DebuggerStop::Watchpoint(point.address())))
-        } else if self.steps == 1 && self.steps_for_debugger {
+        } else if self.debugger_step {
             Some(Stop::Debugger(DebuggerStop::Step))
         } else if self.steps == 1 {
             Some(Stop::Steps)
         } else {
             None
         };
-        self.steps = self.steps.saturating_sub(1);
         match stop {
             Some(Stop::Address(_) | Stop::Steps) => {
                 self.breakpoint = None;
                 self.steps = 0;
             }
-            Some(Stop::Debugger(_)) if self.steps_for_debugger => self.steps = 0,
-            _ => {}
+            Some(Stop::Debugger(_)) if self.debugger_step => self.debugger_step = false,
+            _ => self.steps = self.steps.saturating_sub(1),
         }
-        self.steps_for_debugger &= self.steps > 0;
         self.is_between = true;
         // KVM does not refuse this, since it accepted the breakpoint or the steps before. It is
         // repeated after each step, because an `iret` or `popf` can have cleared the trap flag.
@@ -215,7 +213,7 @@ impl GuestDebug {
 
     fn tell(&self, fd: &VcpuFd) -> Result<(), errno::Error> {
         let mut debug = kvm_guest_debug::default();
-        if self.steps > 0 {
+        if self.has_steps() {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
         }
         let operators = self.breakpoint.map(HardwarePoint::Code);

@@ -1,6 +1,7 @@
 //! What a debugger does to the vCPUs: stops all of them at once, looks at one, has it take a step, and
 //! lets them go on. Its holds are its own: it can neither undo those of others, nor they its.
 
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
@@ -46,6 +47,17 @@ impl Debugged<'_> {
         self.vcpu.fd().get_regs().map(|regs| regs.rip)
     }
 
+    /// Has it execute instructions if it sleeps, as it would at an interrupt.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn wake(&self) -> Result<(), errno::Error> {
+        match self.vcpu.mp_state()? {
+            KVM_MP_STATE_HALTED => self.vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it addresses memory by page tables (CR0.PG), as one does that has been started.
     ///
     /// # Errors
@@ -55,8 +67,8 @@ impl Debugged<'_> {
         self.vcpu.fd().get_sregs().map(|sregs| sregs.cr0 & PG != 0)
     }
 
-    /// Replaces the instruction at `address`, as this vCPU addresses it, by one that stops vCPUs. Where
-    /// it is not mapped yet, the segments of the image of `symbols` say where it is. Code of a 64-bit image
+    /// Replaces the instruction at `address`, as this vCPU addresses it, by one that stops vCPUs, where
+    /// `others` are replaced already. Where it is not mapped yet, the segments of the image of `symbols` say where it is. Code of a 64-bit image
     /// is taken for 64-bit code, unless the vCPU is in its page and decodes it otherwise. The inner result
     /// says whether it could be replaced.
     ///
@@ -65,6 +77,7 @@ impl Debugged<'_> {
     pub fn put_stop(
         &self,
         address: u64,
+        others: &[StopInstruction],
         symbols: &Symbols,
     ) -> Result<Result<StopInstruction, StopError>, errno::Error> {
         let page = |address: u64| address / PAGE_SIZE as u64;
@@ -77,7 +90,13 @@ impl Debugged<'_> {
             let mapped = self.translate(address);
             mapped.or_else(|| symbols.physical(address))
         };
-        Ok(StopInstruction::put(address, bits, self.memory, translate))
+        Ok(StopInstruction::put(
+            address,
+            bits,
+            others,
+            self.memory,
+            translate,
+        ))
     }
 
     /// Where `address` is in guest memory, if it is mapped.

@@ -32,6 +32,12 @@ pub enum StopError {
         next = .0.wrapping_add(1)
     )]
     OneByte(u64),
+    /// Another one is in the way.
+    #[error(
+        "the instruction at {0:#x} shares bytes with the one at {1:#x}, which is replaced; at most one of \
+         them begins there"
+    )]
+    Overlaps(u64, u64),
     /// It is none.
     #[error("there is no instruction at {0:#x}")]
     NoInstruction(u64),
@@ -49,14 +55,15 @@ pub struct StopInstruction {
 }
 
 impl StopInstruction {
-    /// Replaces the instruction at `address`, of code of so many `bits`. `translate` says where in guest
-    /// memory an address is.
+    /// Replaces the instruction at `address`, of code of so many `bits`, where `others` are replaced already.
+    /// `translate` says where in guest memory an address is.
     ///
     /// # Errors
     /// [`StopError`] if it cannot be replaced.
     pub fn put(
         address: u64,
         bits: u32,
+        others: &[Self],
         memory: &GuestMemoryMmap,
         translate: impl Fn(u64) -> Option<u64>,
     ) -> Result<Self, StopError> {
@@ -69,6 +76,15 @@ impl StopInstruction {
         if code.is_empty() {
             return Err(StopError::Unmapped(address));
         }
+        let is_shared = |other: &&Self| physical.iter().take(2).any(|at| other.at.contains(at));
+        if let Some(other) = others.iter().find(is_shared) {
+            return Err(StopError::Overlaps(address, other.address));
+        }
+        // What is behind it is decoded as it was.
+        let code = code.into_iter().zip(&physical);
+        let code: Vec<u8> = code
+            .map(|(now, at)| was_there(others, *at).unwrap_or(now))
+            .collect();
         let mut decoder = Decoder::with_ip(bits, &code, address, DecoderOptions::NONE);
         let instruction = decoder.decode();
         match instruction.len() {
@@ -106,12 +122,35 @@ impl StopInstruction {
         }
     }
 
+    /// Takes note that `bytes` were written at `start` in guest memory, where they are what was there, and
+    /// writes the instruction that exits over them again.
+    pub fn keep(&mut self, start: u64, bytes: &[u8], memory: &GuestMemoryMmap) {
+        for (at, was) in self.at.into_iter().zip(&mut self.was) {
+            let offset = at
+                .checked_sub(start)
+                .and_then(|it| usize::try_from(it).ok());
+            if let Some(byte) = offset.and_then(|it| bytes.get(it)) {
+                *was = *byte;
+            }
+        }
+        self.write(STOP, memory);
+    }
+
     fn write(&self, bytes: [u8; 2], memory: &GuestMemoryMmap) {
         for (at, byte) in self.at.into_iter().zip(bytes) {
             // It was read from there.
             let _ = memory.write_obj(byte, GuestAddress(at));
         }
     }
+}
+
+/// What was at `at` in guest memory, if one of `replaced` is there.
+fn was_there(replaced: &[StopInstruction], at: u64) -> Option<u8> {
+    let bytes = replaced.iter().flat_map(|it| it.at.into_iter().zip(it.was));
+    bytes
+        .into_iter()
+        .find(|(place, _)| *place == at)
+        .map(|(_, was)| was)
 }
 
 /// Of how many bits the code is that a vCPU with these registers executes (SDM Vol. 3A, 3.4.5).
@@ -123,33 +162,29 @@ pub fn bits_of_code(sregs: &kvm_sregs) -> u32 {
     }
 }
 
-/// The address of the instruction that has just written to [`PORT`]. Whether it counts as executed by
-/// then depends on KVM.
-///
-/// # Errors
-/// What KVM said when it was asked for registers.
-pub(super) fn reached(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<u64, errno::Error> {
-    let (regs, sregs) = (vcpu.fd().get_regs()?, vcpu.fd().get_sregs()?);
-    let space = super::address_space::AddressSpace::new(vcpu.fd(), memory);
-    Ok(match space.code(&regs, &sregs, STOP.len()) == STOP {
-        true => regs.rip,
-        false => regs.rip.wrapping_sub(STOP.len() as u64),
-    })
-}
-
-/// Takes a vCPU, which has just written to [`PORT`], back to the instruction at `address`.
+/// The address of the instruction by which a vCPU has just written to [`PORT`], which is completed.
 ///
 /// # Errors
 /// What KVM said.
-pub(super) fn take_back(vcpu: &mut Vcpu, address: u64) -> Result<(), errno::Error> {
-    // KVM completes the instruction at the next entry; afterwards it has nothing half done. The kick that
-    // this sets is cleared when the vCPU's thread next asks what is wanted.
+pub(super) fn reached(vcpu: &mut Vcpu) -> Result<u64, errno::Error> {
+    // Whether RIP is behind it by now depends on KVM, which completes it at the next entry. Afterwards it
+    // has nothing half done. The kick that this sets is cleared when the vCPU's thread next asks what is
+    // wanted.
     vcpu.immediate_exit().set(true);
     let entered = vcpu.fd_mut().run().map(|_| ());
     match entered {
         Err(error) if ![libc::EINTR, libc::EAGAIN].contains(&error.errno()) => return Err(error),
         _ => {}
     }
+    let rip = vcpu.fd().get_regs()?.rip;
+    Ok(rip.wrapping_sub(STOP.len() as u64))
+}
+
+/// Takes a vCPU back to the instruction at `address`.
+///
+/// # Errors
+/// What KVM said.
+pub(super) fn take_back(vcpu: &Vcpu, address: u64) -> Result<(), errno::Error> {
     let mut regs = vcpu.fd().get_regs()?;
     regs.rip = address;
     vcpu.fd().set_regs(&regs)
@@ -190,7 +225,7 @@ mod tests {
         // mov rax, rbx; nop
         let code = [0x48, 0x89, 0xd8, 0x90];
         let memory = with(&code);
-        let put = |address| StopInstruction::put(address, 64, &memory, translate);
+        let put = |address| StopInstruction::put(address, 64, &[], &memory, translate);
         let stop = put(AT).unwrap();
         assert_eq!(read(&memory, 4), [0xe6, 0xf6, 0xd8, 0x90]);
         let mut seen = [0xe6, 0xf6, 0, 0];
@@ -201,10 +236,41 @@ mod tests {
         // From its second byte on it is another instruction, across the two pages.
         let stop = put(AT + 1).unwrap();
         assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xf6, 0x90]);
+        // What is written there is what was there.
+        let mut stop = stop;
+        stop.keep(1, &[0x33, 0x90], &memory);
+        assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xf6, 0x90]);
+        stop.remove(&memory);
+        assert_eq!(read(&memory, 4), [0x48, 0x89, 0xd8, 0x90]);
+        stop.keep(0, &[0xd9], &memory);
+        stop.remove(&memory);
+        assert_eq!(read(&memory, 4), [0x48, 0x89, 0xd9, 0x90]);
+        stop.keep(0, &[0xd8], &memory);
         // What the guest does there itself is its own.
         memory.write_obj(0xcc_u8, GuestAddress(0)).unwrap();
         stop.remove(&memory);
         assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xcc, 0x90]);
+    }
+
+    #[test]
+    fn two_beside_each_other_are_two_and_one_within_another_is_refused() {
+        // xor eax, eax; mov rbx, rax
+        let memory = with(&[0x31, 0xc0, 0x48, 0x89, 0xc3]);
+        let put =
+            |address, others: &[_]| StopInstruction::put(address, 64, others, &memory, translate);
+        let first = put(AT, &[]).unwrap();
+        let second = put(AT + 2, &[first]).unwrap();
+        assert_eq!(read(&memory, 5), [0xe6, 0xf6, 0xe6, 0xf6, 0xc3]);
+        assert_eq!(
+            put(AT + 1, &[first, second]),
+            Err(StopError::Overlaps(AT + 1, AT))
+        );
+        first.remove(&memory);
+        // The one behind it is decoded as it was.
+        assert_eq!(put(AT, &[second]).unwrap(), first);
+        second.remove(&memory);
+        first.remove(&memory);
+        assert_eq!(read(&memory, 5), [0x31, 0xc0, 0x48, 0x89, 0xc3]);
     }
 
     #[test]
@@ -220,7 +286,7 @@ mod tests {
     #[test]
     fn what_cannot_be_replaced_is_refused() {
         let memory = with(&[0x90, 0x55, 0x06]);
-        let put = |address| StopInstruction::put(address, 64, &memory, translate);
+        let put = |address| StopInstruction::put(address, 64, &[], &memory, translate);
         assert_eq!(put(AT), Err(StopError::OneByte(AT)));
         assert_eq!(put(AT + 1), Err(StopError::OneByte(AT + 1)));
         assert_eq!(put(AT + 2), Err(StopError::NoInstruction(AT + 2)));

@@ -479,16 +479,17 @@ impl VcpuRunner {
     /// The vCPU has come to an instruction that a debugger has put where another one was, if that is so.
     /// It is taken back to it, so that it executes the other one when it goes on.
     fn stop_at_instruction(&self) -> Step<End> {
-        // Without registers it is not known where it is, so it cannot be stopped.
-        let Ok(address) = stop_instruction::reached(&self.vcpu(), &self.memory) else {
-            return Step::Continue;
+        let dead = |error| Step::Ended(End::Dead(Death::Run(error)));
+        let address = match stop_instruction::reached(&mut self.vcpu()) {
+            Ok(address) => address,
+            Err(error) => return dead(error),
         };
         let step = self.hear(Message::AtStopInstruction(address));
         if step == Step::Continue {
             // The guest writes to that port itself.
             self.devices.write_stray_port();
-        } else if let Err(error) = stop_instruction::take_back(&mut self.vcpu(), address) {
-            return Step::Ended(End::Dead(Death::Run(error)));
+        } else if let Err(error) = stop_instruction::take_back(&self.vcpu(), address) {
+            return dead(error);
         }
         step
     }

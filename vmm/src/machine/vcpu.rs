@@ -105,6 +105,16 @@ impl Vcpu {
         Ok(now)
     }
 
+    /// Has it do this from now on, `KVM_MP_STATE_*`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub(super) fn set_mp_state(&self, mp_state: u32) -> Result<(), errno::Error> {
+        self.fd.set_mp_state(kvm_mp_state { mp_state })?;
+        self.mp_state.set(Some(mp_state));
+        Ok(())
+    }
+
     /// Its file descriptor, for code that uses its `kvm_run`.
     pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd

@@ -122,6 +122,11 @@ impl Breakpoints for Debuggee<'_> {
 
 impl SwBreakpoint for Debuggee<'_> {
     fn add_sw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        // gdb may say so again.
+        let is_there = |placed: &Placed| !placed.is_hard && placed.is_at(address);
+        if self.placed.iter().any(is_there) {
+            return Ok(true);
+        }
         let Err(no_hardware) = self.add_hardware(HardwarePoint::Code(address), false) else {
             return Ok(true);
         };

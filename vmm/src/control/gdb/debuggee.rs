@@ -20,12 +20,14 @@ use vm_memory::{Bytes, GuestAddress};
 use super::Monitor;
 use super::breakpoints::Placed;
 use super::resuming::Resumption;
+use crate::chain;
 use crate::control::operator::{Operator, OperatorError};
 use crate::control::socket::answer_of;
-use crate::gdb::{RegisterFile, RegisterId, VcpuArch, VcpuRegisters};
+use crate::gdb::{NotChanged, RegisterFile, RegisterId, VcpuArch, VcpuRegisters};
 use crate::machine::debugged::Debugged;
 use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::{Stall, State};
+use crate::page_size::PAGE_SIZE;
 
 /// The machine that is debugged.
 #[derive(Debug)]
@@ -84,16 +86,32 @@ impl<'a> Debuggee<'a> {
         }
     }
 
+    /// Changes the registers of a vCPU. One that sleeps and is sent elsewhere wakes: it would stay where it
+    /// is otherwise, until an interrupt.
     fn change(
         &mut self,
         thread: Tid,
-        change: impl FnOnce(&VcpuRegisters) -> VcpuRegisters,
+        change: impl FnOnce(&VcpuRegisters) -> Result<VcpuRegisters, NotChanged>,
     ) -> TargetResult<(), Self> {
-        self.on(thread, |debugged| {
+        let cpu = cpu_of(thread);
+        let changed = self.operator.debug(cpu, |debugged| {
             let fd = debugged.vcpu.fd();
-            let were = VcpuRegisters::read(fd)?;
-            change(&were).write(&were, fd)
-        })
+            let look = |error| OperatorError::Look(cpu, error).to_string();
+            let were = VcpuRegisters::read(fd).map_err(look)?;
+            let now = change(&were).map_err(|refused| refused.to_string())?;
+            let written = now
+                .write(&were, fd)
+                .and_then(|()| match now.is_elsewhere(&were) {
+                    true => debugged.wake(),
+                    false => Ok(()),
+                });
+            written.map_err(|error| chain(&OperatorError::Change(cpu, error)))
+        });
+        match changed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => self.refuse(&why),
+            Err(error) => self.refuse(&error),
+        }
     }
 
     /// Does one of the commands that are about gdb itself, if it is one.
@@ -141,7 +159,7 @@ impl MultiThreadBase for Debuggee<'_> {
     }
 
     fn write_registers(&mut self, file: &RegisterFile, thread: Tid) -> TargetResult<(), Self> {
-        self.change(thread, |were| were.with(file))
+        self.change(thread, |were| Ok(were.with(file)))
     }
 
     fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
@@ -169,14 +187,16 @@ impl MultiThreadBase for Debuggee<'_> {
     }
 
     fn write_addrs(&mut self, start: u64, data: &[u8], thread: Tid) -> TargetResult<(), Self> {
-        let is_physical = self.is_physical;
+        let (operator, is_physical) = (self.operator, self.is_physical);
         let written = self.on(thread, |debugged| {
             Ok(match is_physical {
                 true => {
                     let written = debugged.memory.write(data, GuestAddress(start));
-                    written.unwrap_or_default()
+                    let written = written.unwrap_or_default();
+                    operator.keep_patches(start, &data[..written], debugged.memory);
+                    written
                 }
-                false => debugged.write(start, data),
+                false => write_by_page(debugged, start, data, operator),
             })
         })?;
         match written == data.len() {
@@ -233,7 +253,6 @@ fn read_by_page(
     length: usize,
     operator: &Operator,
 ) -> Vec<u8> {
-    use crate::page_size::PAGE_SIZE;
     let mut bytes = debugged.read(start, length);
     let mut offset = 0;
     while offset < bytes.len() {
@@ -246,6 +265,31 @@ fn read_by_page(
         offset = end;
     }
     bytes
+}
+
+/// Writes `data` at `start` as the vCPU addresses it, where what is patched stays so. Returns how much there
+/// was memory for.
+fn write_by_page(debugged: &Debugged<'_>, start: u64, data: &[u8], operator: &Operator) -> usize {
+    let written = debugged.write(start, data);
+    for (address, piece) in pages(start, &data[..written]) {
+        if let Some(physical) = debugged.translate(address) {
+            operator.keep_patches(physical, piece, debugged.memory);
+        }
+    }
+    written
+}
+
+/// `bytes`, which are at `start`, page by page.
+fn pages(start: u64, mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut address = start;
+    std::iter::from_fn(move || {
+        let in_page = PAGE_SIZE - (address % PAGE_SIZE as u64) as usize;
+        let (piece, rest) = bytes.split_at(in_page.min(bytes.len()));
+        let found = (address, piece);
+        address = address.wrapping_add(piece.len() as u64);
+        bytes = rest;
+        (!piece.is_empty()).then_some(found)
+    })
 }
 
 impl SingleRegisterAccess<Tid> for Debuggee<'_> {

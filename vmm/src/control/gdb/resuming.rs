@@ -176,9 +176,11 @@ impl MultiThreadResume for Debuggee<'_> {
         } = &self.resumption;
         let all = self.operator.debuggable();
         let goes = |cpu: &u32| !is_locked || actions.contains_key(cpu);
-        let going: Vec<u32> = all.into_iter().filter(goes).collect();
+        let going: Vec<u32> = all.iter().copied().filter(goes).collect();
         let steps = actions.iter().filter(|(_, it)| **it == Action::Step);
-        let steps: Vec<u32> = steps.map(|(cpu, _)| *cpu).collect();
+        // Of one that there is not, gdb hears when it asks for the threads.
+        let steps = steps.map(|(cpu, _)| *cpu).filter(|cpu| all.contains(cpu));
+        let steps: Vec<u32> = steps.collect();
         let is_going = |(cpu, _): &(u32, DebuggerStop)| going.contains(cpu);
         while let Some(place) = self.resumption.pending.iter().position(is_going) {
             let stopped = self.resumption.pending.remove(place);

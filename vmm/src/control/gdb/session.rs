@@ -121,9 +121,11 @@ pub(super) fn serve(
     if ![b'$', b'+', b'-', 3].contains(&input.words[0]) {
         return Err(SessionError::NotGdb);
     }
-    operator.stop_for_debugger()?;
     let mut debuggee = Debuggee::new(operator, &*shared.monitor);
-    let served = speak(client, &mut input, &mut debuggee);
+    let served = match debuggee.stop() {
+        Ok(()) => speak(client, &mut input, &mut debuggee),
+        Err(error) => Err(error.into()),
+    };
     if operator.over().is_none() {
         // Fails if the machine is over meanwhile.
         let _ = debuggee.let_go();
@@ -138,7 +140,14 @@ fn speak(
 ) -> Result<(), SessionError> {
     let operator = Arc::clone(input.operator);
     let mut state = GdbStub::new(client).run_state_machine(debuggee)?;
+    let mut was_running = false;
     loop {
+        // What ^C means depends on the state in which it comes.
+        match state {
+            GdbStubStateMachine::Idle(_) => was_running = false,
+            GdbStubStateMachine::Running(_) => was_running = true,
+            _ => {}
+        }
         state = match state {
             GdbStubStateMachine::Idle(mut idle) => match input.words.pop_front() {
                 Some(byte) => idle.incoming_data(debuggee, byte)?,
@@ -170,6 +179,10 @@ fn speak(
                         News::Words | News::Machine => running.into(),
                     }
                 }
+            }
+            // It has crossed a stop of which gdb was told meanwhile. All is stopped, as it wants.
+            GdbStubStateMachine::CtrlCInterrupt(interrupt) if !was_running => {
+                interrupt.interrupt_handled(debuggee, None::<Stop>)?
             }
             GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
                 debuggee.stop()?;

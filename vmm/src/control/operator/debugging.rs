@@ -7,6 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Operator, OperatorError};
@@ -184,9 +185,10 @@ impl Operator {
     /// # Errors
     /// If it cannot be replaced.
     pub(in crate::control) fn patch(&self, cpu: u32, address: u64) -> Result<(), OperatorError> {
-        let put = self.debug(cpu, |debugged| debugged.put_stop(address, &self.symbols))?;
+        let mut patches = self.debugging.patches();
+        let put = self.debug(cpu, |it| it.put_stop(address, &patches, &self.symbols))?;
         let stop = put.map_err(|source| OperatorError::Look(cpu, source))??;
-        self.debugging.patches().push(stop);
+        patches.push(stop);
         Ok(())
     }
 
@@ -208,6 +210,18 @@ impl Operator {
     pub(in crate::control) fn hide_patches(&self, start: u64, bytes: &mut [u8]) {
         for patch in self.debugging.patches().iter() {
             patch.hide(start, bytes);
+        }
+    }
+
+    /// Takes note that `bytes` were written at `start` in guest memory, and keeps what is patched there so.
+    pub(in crate::control) fn keep_patches(
+        &self,
+        start: u64,
+        bytes: &[u8],
+        memory: &GuestMemoryMmap,
+    ) {
+        for patch in self.debugging.patches().iter_mut() {
+            patch.keep(start, bytes, memory);
         }
     }
 

@@ -85,6 +85,9 @@ pub enum OperatorError {
     /// KVM did not give the registers.
     #[error("KVM does not show the registers of vCPU {0}")]
     Look(u32, #[source] errno::Error),
+    /// KVM did not take the registers.
+    #[error("KVM does not take these registers for vCPU {0}")]
+    Change(u32, #[source] errno::Error),
     /// The machine was started without a trace.
     #[error("there is no trace to turn on or off; start vmm with --trace FILE or --report FILE")]
     NoTrace,
