@@ -1,7 +1,6 @@
 //! A machine as gdb sees it: threads, which are vCPUs, their registers, and memory as each addresses it.
 //! vCPUs are looked at and changed while they are stopped, and everything goes by the [`Operator`].
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use gdbstub::common::Tid;
@@ -23,7 +22,9 @@ use super::resuming::Resumption;
 use crate::chain;
 use crate::control::operator::{Operator, OperatorError};
 use crate::control::socket::answer_of;
-use crate::gdb::{NotChanged, RegisterFile, RegisterId, VcpuArch, VcpuRegisters};
+use crate::gdb::{
+    NotChanged, RegisterFile, RegisterId, VcpuArch, VcpuRegisters, cpu_of, thread_of,
+};
 use crate::machine::debugged::Debugged;
 use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::{Stall, State};
@@ -42,16 +43,6 @@ pub(super) struct Debuggee<'a> {
     is_physical: bool,
     /// Why the last thing was refused that gdb asked for: gdb itself is told a number.
     pub refused: Option<String>,
-}
-
-/// The thread that is a vCPU: gdb has no thread 0.
-pub(super) fn thread_of(cpu: u32) -> Tid {
-    NonZeroUsize::new(cpu as usize + 1).expect("it is at least one")
-}
-
-/// The vCPU that is a thread. What gdb makes up is a vCPU that does not exist.
-pub(super) fn cpu_of(thread: Tid) -> u32 {
-    u32::try_from(thread.get() - 1).unwrap_or(u32::MAX)
 }
 
 impl<'a> Debuggee<'a> {

@@ -8,7 +8,6 @@ mod debuggee;
 mod resuming;
 mod server;
 mod session;
-mod waiting;
 
 use std::fmt;
 

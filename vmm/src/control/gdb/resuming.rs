@@ -13,8 +13,9 @@ use gdbstub::target::ext::base::multithread::{
 use gdbstub::target::ext::breakpoints::WatchKind;
 
 use super::breakpoints::How;
-use super::debuggee::{Debuggee, cpu_of, thread_of};
+use super::debuggee::Debuggee;
 use crate::control::operator::OperatorError;
+use crate::gdb::{cpu_of, thread_of};
 use crate::machine::breakpoints::HardwarePoint;
 use crate::machine::exit::DebuggerStop;
 

@@ -13,10 +13,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Monitor;
 use super::session::serve;
-use super::waiting::Waiting;
 use crate::confinement::{self, ThreadKind};
 use crate::control::operator::Operator;
-use crate::gdb::Listener;
+use crate::gdb::{Listener, Waiting};
 use crate::machine::breakpoints;
 
 /// How long to wait after the host could not accept a client.

@@ -14,9 +14,8 @@ use gdbstub::stub::{DisconnectReason, GdbStub, GdbStubError};
 use super::debuggee::Debuggee;
 use super::resuming::Stop;
 use super::server::Shared;
-use super::waiting::Waiting;
 use crate::control::operator::{Operator, OperatorError};
-use crate::gdb::Client;
+use crate::gdb::{Client, Waiting};
 
 /// Why a session ended before gdb left.
 #[derive(Debug, thiserror::Error)]

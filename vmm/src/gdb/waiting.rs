@@ -5,8 +5,11 @@ use std::os::fd::RawFd;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+/// The time limit that is none (`epoll_wait(2)`).
+const FOR_EVER: i32 = -1;
+
 /// Files, one of which is waited for. They must stay open as long as this is there.
-pub(super) struct Waiting<const N: usize>(Epoll);
+pub(crate) struct Waiting<const N: usize>(Epoll);
 
 impl<const N: usize> Waiting<N> {
     /// Waits for one of `files`.
@@ -27,9 +30,21 @@ impl<const N: usize> Waiting<N> {
     /// # Errors
     /// What epoll said.
     pub fn wait(&self) -> io::Result<[bool; N]> {
+        self.within(FOR_EVER)
+    }
+
+    /// Says which are readable now.
+    ///
+    /// # Errors
+    /// As [`Waiting::wait`].
+    pub fn look(&self) -> io::Result<[bool; N]> {
+        self.within(0)
+    }
+
+    fn within(&self, milliseconds: i32) -> io::Result<[bool; N]> {
         let mut events = [EpollEvent::default(); N];
         let mut are_readable = [false; N];
-        let seen = match self.0.wait(-1, &mut events) {
+        let seen = match self.0.wait(milliseconds, &mut events) {
             Err(error) if error.kind() == ErrorKind::Interrupted => 0,
             seen => seen?,
         };
