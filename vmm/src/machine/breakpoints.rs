@@ -108,6 +108,8 @@ pub(super) struct GuestDebug {
     debugger_step: bool,
     /// The debugger's, in the slots from the second on.
     debugger: Vec<HardwarePoint>,
+    /// Whether it stops after every instruction.
+    walks: bool,
     /// Whether the last instruction is complete, so that RIP points to the next one.
     is_between: bool,
 }
@@ -159,6 +161,15 @@ impl GuestDebug {
         self.tell(fd)
     }
 
+    /// Has the vCPU come out after every instruction, or no longer. Interrupts are taken where they
+    /// would be taken otherwise: this is for a machine in which nothing happens but what its one thread
+    /// has decided.
+    pub fn set_walking(&mut self, on: bool, fd: &VcpuFd) -> Result<(), errno::Error> {
+        self.walks = on;
+        self.is_between = true;
+        self.tell(fd)
+    }
+
     /// Whether the next instruction is to be stepped over and has not begun.
     pub fn is_before_a_step(&self) -> bool {
         self.has_steps() && self.is_between
@@ -166,7 +177,7 @@ impl GuestDebug {
 
     /// Whether there are steps to be taken.
     pub fn has_steps(&self) -> bool {
-        self.steps > 0 || self.debugger_step
+        self.steps > 0 || self.debugger_step || self.walks
     }
 
     /// Says whether the vCPU is between two instructions. It is not while it is in the guest, or
@@ -213,8 +224,11 @@ impl GuestDebug {
 
     fn tell(&self, fd: &VcpuFd) -> Result<(), errno::Error> {
         let mut debug = kvm_guest_debug::default();
-        if self.has_steps() {
+        if self.steps > 0 || self.debugger_step {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
+        }
+        if self.walks {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
         }
         let operators = self.breakpoint.map(HardwarePoint::Code);
         let operators = operators.iter().map(|point| (0, point));

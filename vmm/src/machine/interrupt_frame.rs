@@ -30,7 +30,11 @@ impl InterruptFrame {
     /// stack is known. Outside of long mode that is the one in use, and so not in an event that
     /// changes the privilege level.
     pub fn of_injected(fd: &VcpuFd, memory: &GuestMemoryMmap) -> Option<Self> {
-        let vector = injected(fd)?;
+        Self::of(injected(fd)?, fd, memory)
+    }
+
+    /// The frame of an event of this vector, if it were delivered now, as [`InterruptFrame::of_injected`].
+    pub fn of(vector: u8, fd: &VcpuFd, memory: &GuestMemoryMmap) -> Option<Self> {
         let (regs, sregs) = (fd.get_regs().ok()?, fd.get_sregs().ok()?);
         let space = AddressSpace::new(fd, memory);
         // In long mode SS and RSP are saved first, always.
@@ -46,10 +50,10 @@ impl InterruptFrame {
     }
 
     /// Removes the trap flag from the frame, if the event has been delivered, and the frame is still
-    /// there.
-    pub fn remove_trap_flag(&self, fd: &VcpuFd, memory: &GuestMemoryMmap) {
+    /// there. Returns whether it was.
+    pub fn remove_trap_flag(&self, fd: &VcpuFd, memory: &GuestMemoryMmap) -> bool {
         if injected(fd).is_some() {
-            return;
+            return false;
         }
         let space = AddressSpace::new(fd, memory);
         let word = |at| match self.size {
@@ -59,11 +63,11 @@ impl InterruptFrame {
         // Behind the flags lie CS and RIP.
         let rip = word(self.flags_at.wrapping_sub(2 * self.size));
         let flags = word(self.flags_at);
-        if rip == Some(self.rip)
-            && let Some(flags) = flags.filter(|flags| flags & TRAP_FLAG != 0)
-        {
+        let flags = flags.filter(|flags| rip == Some(self.rip) && flags & TRAP_FLAG != 0);
+        if let Some(flags) = flags {
             space.put_byte(self.flags_at + 1, ((flags & !TRAP_FLAG) >> 8) as u8);
         }
+        flags.is_some()
     }
 }
 

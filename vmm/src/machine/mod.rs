@@ -34,6 +34,7 @@ pub mod pin;
 pub mod points;
 pub mod ram;
 pub mod serial;
+pub mod serial_walk;
 pub mod source;
 pub mod stalled;
 pub mod state;

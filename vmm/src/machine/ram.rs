@@ -19,10 +19,10 @@ pub struct Ram {
     /// One bit per page: whether it was written since [`Ram::watch`] or [`Ram::forget_written`].
     written: Vec<u64>,
     /// Keeps the mapping that `base` points to.
-    _memory: GuestMemoryMmap,
+    memory: GuestMemoryMmap,
 }
 
-// SAFETY: `base` points into the mapping that `_memory` keeps, which is no thread's own. Only this
+// SAFETY: `base` points into the mapping that `memory` keeps, which is no thread's own. Only this
 // value uses that pointer, and only through references to itself.
 unsafe impl Send for Ram {}
 
@@ -40,13 +40,18 @@ impl Ram {
             base,
             pages,
             written: vec![0; pages.div_ceil(64)],
-            _memory: memory.clone(),
+            memory: memory.clone(),
         })
     }
 
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.pages
+    }
+
+    /// The memory that it is a part of, to be read as a vCPU addresses it.
+    pub(super) fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
     }
 
     /// Page `number`.

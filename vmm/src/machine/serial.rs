@@ -45,12 +45,42 @@ pub enum SerialExit {
 }
 
 #[derive(Debug)]
-struct Slot {
-    vcpu: Vcpu,
+pub(super) struct Slot {
+    pub(super) vcpu: Vcpu,
     /// The registers to set at the next entry, if they are not those that KVM has.
     to_set: Option<kvm_regs>,
+    /// The vector that it is to take while it walks ([`Serial::walk`]).
+    pub(super) expects: Option<u8>,
     /// Whether the instruction for which it exited cannot be completed.
-    is_stuck: bool,
+    pub(super) is_stuck: bool,
+}
+
+impl Slot {
+    /// What `exit` is to the caller of a run, if it matters.
+    pub(super) fn meaning(&self, exit: Exit) -> Option<SerialExit> {
+        Some(match exit {
+            Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
+                let regs = self.vcpu.registers_at_exit();
+                SerialExit::Reached {
+                    point: regs.rdi,
+                    word: regs.rsi,
+                }
+            }
+            Exit::Pio(Effect::Doorbell(Doorbell::Done)) => SerialExit::Done,
+            Exit::Pio(Effect::Doorbell(other)) => SerialExit::Other(other),
+            Exit::Pio(Effect::Dispatch(dispatch)) => SerialExit::Dispatch(dispatch),
+            Exit::Pio(Effect::GuestExit(code)) => SerialExit::GuestExit(code),
+            Exit::Pio(Effect::PowerOff | Effect::Reset) => SerialExit::Dead(Death::TurnedOff),
+            Exit::Interrupted => SerialExit::Interrupted,
+            Exit::Dead(death) => SerialExit::Dead(death),
+            Exit::Pio(Effect::None | Effect::Line | Effect::Entry | Effect::Stop)
+            | Exit::Mmio
+            | Exit::Again
+            | Exit::Debug(_) => return None,
+            // KVM handles `hlt` itself while it has the interrupt controllers.
+            Exit::Hlt => return None,
+        })
+    }
 }
 
 /// Most exits of one run for nothing that matters.
@@ -65,14 +95,14 @@ const MOST_COMPLETIONS: u32 = 1000;
 /// The fields are dropped in this order: vCPUs and VM before the memory that KVM has mapped.
 #[derive(Debug)]
 pub struct Serial {
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     vm: Vm,
     interrupts: Interrupts,
-    devices: Arc<Devices>,
+    pub(super) devices: Arc<Devices>,
     msrs: MsrList,
     /// How often a vCPU was let into the guest by [`Serial::run`].
     entries: u64,
-    ram: Ram,
+    pub(super) ram: Ram,
 }
 
 /// Opcode of `out dx, eax`, by which a vCPU exits at a port of the lab.
@@ -116,6 +146,7 @@ impl Serial {
             let mut slot = Slot {
                 vcpu,
                 to_set: None,
+                expects: None,
                 is_stuck: false,
             };
             settle(&mut slot, &devices);
@@ -217,29 +248,9 @@ impl Serial {
         }
         for _ in 0..MOST_IDLE_EXITS {
             self.entries += 1;
-            match slot.vcpu.run(&self.devices) {
-                Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
-                    let regs = slot.vcpu.registers_at_exit();
-                    return SerialExit::Reached {
-                        point: regs.rdi,
-                        word: regs.rsi,
-                    };
-                }
-                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return SerialExit::Done,
-                Exit::Pio(Effect::Doorbell(other)) => return SerialExit::Other(other),
-                Exit::Pio(Effect::Dispatch(dispatch)) => return SerialExit::Dispatch(dispatch),
-                Exit::Pio(Effect::GuestExit(code)) => return SerialExit::GuestExit(code),
-                Exit::Pio(Effect::PowerOff | Effect::Reset) => {
-                    return SerialExit::Dead(Death::TurnedOff);
-                }
-                Exit::Pio(Effect::None | Effect::Line | Effect::Entry | Effect::Stop)
-                | Exit::Mmio
-                | Exit::Again
-                | Exit::Debug(_) => {}
-                // KVM handles `hlt` itself while it has the interrupt controllers.
-                Exit::Hlt => {}
-                Exit::Interrupted => return SerialExit::Interrupted,
-                Exit::Dead(death) => return SerialExit::Dead(death),
+            let exit = slot.vcpu.run(&self.devices);
+            if let Some(exit) = slot.meaning(exit) {
+                return exit;
             }
         }
         SerialExit::Busy
@@ -387,7 +398,7 @@ impl Vcpu {
         self.fd_mut().set_sync_valid_reg(SHARED);
     }
 
-    fn registers_at_exit(&self) -> kvm_regs {
+    pub(super) fn registers_at_exit(&self) -> kvm_regs {
         self.fd().sync_regs().regs
     }
 

@@ -32,6 +32,7 @@ mod stopped;
 mod store_buffer;
 mod system_state;
 mod waiting;
+mod walking;
 
 pub use booting::Setup;
 pub use breach::Breach;
@@ -43,3 +44,4 @@ pub use state::State;
 pub use stepping::{MOST_STOPS, Moved};
 pub use stopped::{Stop, Stopped};
 pub use store_buffer::{BufferedStore, Entry, StoreBuffer};
+pub use walking::{OnInstruction, Paused};

@@ -1,6 +1,8 @@
 //! Steps: which choices there are, and what a CPU does from one stop to the next. Does not choose
 //! which CPU goes next.
 
+use std::convert::Infallible;
+
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Announced, Manner};
 
@@ -15,7 +17,7 @@ use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::lab::deed_refusal::DeedRefusal;
-use crate::machine::serial::{MOST_IDLE_EXITS, SerialExit};
+use crate::machine::serial::{MOST_IDLE_EXITS, Serial, SerialExit};
 
 /// How long a CPU may go on without coming to a stop, in rings of the alarm (five per second) and
 /// in exits. A sound guest comes to a stop within microseconds. Wall-clock time is not used: a busy
@@ -54,6 +56,17 @@ pub struct Moved {
     pub entries: u64,
     /// What broke during the step.
     pub breach: Option<Breach>,
+}
+
+/// How many stops a CPU has passed over in a step, and what broke.
+type Stepped = (u32, Option<Breach>);
+
+/// Runs a vCPU until it exits, or pauses on the way.
+pub(super) type Go<'a, P> = dyn FnMut(&mut Serial, usize) -> Result<SerialExit, P> + 'a;
+
+/// Runs a vCPU until it exits.
+fn run(serial: &mut Serial, cpu: usize) -> Result<SerialExit, Infallible> {
+    Ok(serial.run(cpu))
 }
 
 impl Specimen {
@@ -157,10 +170,24 @@ impl Specimen {
     /// # Errors
     /// As [`Specimen::advance`].
     pub fn follow(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
-        let (_, breach) = self.step(choice, 0)?;
+        let Ok(breach) = self.follow_by::<Infallible>(choice, &mut run)?;
+        Ok(breach)
+    }
+
+    /// As [`Specimen::follow`], where `go` runs the vCPU. If that pauses, so does the step, and the
+    /// machine is between two instructions: from there it can only be put into another state.
+    pub(super) fn follow_by<P>(
+        &mut self,
+        choice: Choice,
+        go: &mut Go<'_, P>,
+    ) -> Result<Result<Option<Breach>, P>, SpecimenError> {
+        let breach = match self.step_by(choice, 0, go)? {
+            Ok((_, breach)) => breach,
+            Err(paused) => return Ok(Err(paused)),
+        };
         self.tidy(choice.cpu);
         self.try_turns()?;
-        Ok(breach.or_else(|| self.sought_race()))
+        Ok(Ok(breach.or_else(|| self.sought_race())))
     }
 
     /// As [`Specimen::follow`], in a search. `sharing` learns from it.
@@ -219,15 +246,26 @@ impl Specimen {
     ///
     /// While the CPU runs, it finds in memory what it sees: its own store buffer lies over it.
     fn step(&mut self, choice: Choice, most: u32) -> Result<(u32, Option<Breach>), SpecimenError> {
+        let Ok(stepped) = self.step_by::<Infallible>(choice, most, &mut run)?;
+        Ok(stepped)
+    }
+
+    /// As [`Specimen::step`], where `go` runs the vCPU.
+    fn step_by<P>(
+        &mut self,
+        choice: Choice,
+        most: u32,
+        go: &mut Go<'_, P>,
+    ) -> Result<Result<Stepped, P>, SpecimenError> {
         let cpu = choice.cpu;
         self.left.clear();
         if choice.act == Act::Flush {
             self.flush(cpu);
-            return Ok((0, None));
+            return Ok(Ok((0, None)));
         }
         if choice.act == Act::Arrive && self.arrives_as_init(cpu) {
             self.reset(cpu)?;
-            return Ok((0, None));
+            return Ok(Ok((0, None)));
         }
         self.prepare(cpu)?;
         let overlay = self.lay_over(choice);
@@ -235,16 +273,27 @@ impl Specimen {
         let waits = overlay.makes_store() || !self.cpus[cpu].buffer.is_empty();
         let most = if waits { 0 } else { most };
         let was_in_handler = self.cpus[cpu].in_handler;
-        let ran = self.run(choice, most)?;
+        let ran = match self.run(choice, most, go)? {
+            Ok(ran) => ran,
+            Err(paused) => {
+                self.is_hurt = true;
+                return Ok(Err(paused));
+            }
+        };
         self.take_back(cpu, overlay);
         let stopped = &mut self.cpus[cpu];
         let returned = was_in_handler && !stopped.in_handler;
         stopped.drains = (stopped.drains || returned) && !stopped.buffer.is_empty();
-        Ok(ran)
+        Ok(Ok(ran))
     }
 
-    /// Runs one CPU to its next stop, as [`Specimen::step`].
-    fn run(&mut self, choice: Choice, most: u32) -> Result<(u32, Option<Breach>), SpecimenError> {
+    /// Runs one CPU to its next stop by `go`, as [`Specimen::step_by`].
+    fn run<P>(
+        &mut self,
+        choice: Choice,
+        most: u32,
+        go: &mut Go<'_, P>,
+    ) -> Result<Result<Stepped, P>, SpecimenError> {
         let cpu = choice.cpu;
         let context = self.cpus[cpu].context();
         let depth = self.cpus[cpu].depth;
@@ -274,18 +323,21 @@ impl Specimen {
         let at = loop {
             self.check_end()?;
             self.tell(&allowance);
-            let halt = self.serial.run(cpu);
+            let halt = match go(&mut self.serial, cpu) {
+                Ok(halt) => halt,
+                Err(paused) => return Ok(Err(paused)),
+            };
             self.catch_up(cpu, &mut allowance)?;
             let passed = allowance.passed;
             if patience.is_over(&halt) {
                 self.is_hurt = true;
                 let text = format!("CPU {cpu} does not come to a stop");
-                return Ok((passed, Some(Breach::new("livelock", text))));
+                return Ok(Ok((passed, Some(Breach::new("livelock", text)))));
             }
             match halt {
                 SerialExit::Reached { point, word } => match self.reached(cpu, point, word) {
                     Ok(at) => break at,
-                    Err(breach) => return Ok((passed, Some(breach))),
+                    Err(breach) => return Ok(Ok((passed, Some(breach)))),
                 },
                 SerialExit::Done => {
                     self.note_answer(cpu);
@@ -300,7 +352,7 @@ impl Specimen {
                     if target >= self.cpus.len() || !is_possible {
                         let signal = signal.name(&self.manifest().vectors);
                         let text = format!("CPU {cpu} sent {signal} to CPU {target}");
-                        return Ok((passed, Some(Breach::new("died", text))));
+                        return Ok(Ok((passed, Some(Breach::new("died", text)))));
                     }
                     break Stop::Send { target, signal };
                 }
@@ -308,12 +360,18 @@ impl Specimen {
                 SerialExit::GuestExit(code) => {
                     self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
-                    return Ok((passed, Some(Breach::new("died", self.with_console(text)))));
+                    return Ok(Ok((
+                        passed,
+                        Some(Breach::new("died", self.with_console(text))),
+                    )));
                 }
                 SerialExit::Dead(death) => {
                     self.is_hurt = true;
                     let text = format!("the guest died on CPU {cpu}: {death}");
-                    return Ok((passed, Some(Breach::new("died", self.with_console(text)))));
+                    return Ok(Ok((
+                        passed,
+                        Some(Breach::new("died", self.with_console(text))),
+                    )));
                 }
             }
         };
@@ -348,7 +406,7 @@ impl Specimen {
         let breach = started
             .or_else(|| self.findings())
             .or_else(|| self.interrupts_on(cpu));
-        Ok((allowance.passed, breach))
+        Ok(Ok((allowance.passed, breach)))
     }
 
     /// How many nested loops `cpu` waits in, by the guest's own count.
