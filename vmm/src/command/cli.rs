@@ -136,6 +136,7 @@ impl Cli {
         // A process that is confined makes no such socket any more.
         let debugger = match &self.command {
             None => self.run.debugger()?,
+            Some(Command::Replay(arguments)) => arguments.debugger()?,
             Some(_) => None,
         };
         confine(&self.confinement()).map_err(|error| Refused {
@@ -158,7 +159,7 @@ impl Cli {
             Some(Command::Merge(arguments)) => merge::run(arguments),
             Some(Command::Probes(arguments)) => probes::run(arguments),
             Some(Command::Reduce(arguments)) => reduce::run(arguments),
-            Some(Command::Replay(arguments)) => replay::run(arguments),
+            Some(Command::Replay(arguments)) => replay::run(arguments, debugger),
             Some(Command::Schema(arguments)) => schema::run(arguments),
         }
     }

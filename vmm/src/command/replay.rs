@@ -8,9 +8,11 @@ use vmm::confinement;
 use vmm::control_characters::spell_out_path;
 use vmm::duration;
 use vmm::explore::Replay;
+use vmm::explore::debug::{Recording, serve};
 use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
+use vmm::gdb;
 use vmm::machine::guest::Guest;
 use vmm::provenance::{Host, Provenance, VERSION, now};
 use vmm::report::page::story::{Document, Tone};
@@ -22,7 +24,7 @@ use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, complain, installed, read_text, search_stats};
+use super::{Refused, chain, complain, installed, read_text, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -55,13 +57,31 @@ pub struct Arguments {
 
     #[command(flatten)]
     stats: search_stats::StatsArguments,
+
+    /// Listen for gdb at this UNIX socket, or at a port of this host: tcp:127.0.0.1:1234. It goes
+    /// forwards and backwards through the schedule. See docs/debugging.md
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["times", "report", "stats"])]
+    gdb: Option<gdb::Address>,
 }
 
 impl Arguments {
     /// The files that its work needs.
     pub fn files(&self) -> confinement::Files {
-        let written = self.report.iter().chain(self.stats.file());
+        let socket = match &self.gdb {
+            Some(gdb::Address::Unix(path)) => Some(path),
+            _ => None,
+        };
+        let written = self.report.iter().chain(self.stats.file()).chain(socket);
         confinement::Files::new(self.guest.iter().chain([&self.schedule]), written)
+    }
+
+    /// Listens for gdb, if it is to be served.
+    ///
+    /// # Errors
+    /// [`Refused`] if it cannot listen there.
+    pub fn debugger(&self) -> Result<Option<gdb::Listener>, Refused> {
+        let listener = self.gdb.as_ref().map(gdb::Listener::at).transpose();
+        listener.map_err(|error| Refused::of(chain(&error), &error))
     }
 }
 
@@ -78,12 +98,39 @@ fn inputs(arguments: &Arguments) -> Result<(Schedule, PathBuf), Refused> {
     Ok((schedule, guest))
 }
 
+/// Serves gdb on the schedule that `arguments` name, and returns the exit status.
+fn debug(arguments: &Arguments, listener: &gdb::Listener) -> Result<u8, Refused> {
+    let (schedule, guest) = inputs(arguments)?;
+    interruption::catch()?;
+    let replay = Replay {
+        guest: &Guest::from(&guest),
+        schedule: &schedule,
+        times: 1,
+        any_image: arguments.any_image,
+        time: arguments.time_limit,
+    };
+    let recording = Recording::make(&replay, interrupted);
+    let mut recording = recording.map_err(|error| refused(&error))?;
+    complain(&format!(
+        "waits for gdb: target remote {}",
+        listener.address()
+    ));
+    serve(listener, &mut recording).map_err(|error| Refused {
+        message: chain(&error),
+        status: 3,
+    })?;
+    Ok(0)
+}
+
 /// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke
-/// what the schedule says.
+/// what the schedule says. Or serves gdb on it, at `debugger`.
 ///
 /// # Errors
 /// [`Refused`] if the schedule could not be replayed.
-pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+pub fn run(arguments: &Arguments, debugger: Option<gdb::Listener>) -> Result<u8, Refused> {
+    if let Some(listener) = debugger {
+        return debug(arguments, &listener);
+    }
     let of = short_name(&arguments.schedule);
     let (schedule, guest) = inputs(arguments).map_err(|refused| {
         let inputs = arguments.guest.iter().chain([&arguments.schedule]);

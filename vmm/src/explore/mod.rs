@@ -9,6 +9,7 @@ mod checks;
 pub mod condition;
 mod config;
 pub mod data_races;
+pub mod debug;
 pub mod draft;
 mod errors;
 mod exploration;

@@ -14,6 +14,7 @@ use super::specimen::{Breach, Setup, Specimen, SpecimenError};
 use super::stop_reason::StopReason;
 use super::until::Until;
 use crate::machine::guest::Guest;
+use crate::machine::image::Image;
 
 /// What to replay, and how.
 #[derive(Debug, Clone, Copy)]
@@ -59,25 +60,33 @@ pub(super) fn case_of(schedule: &Schedule) -> Result<Case, ExploreError> {
     case.map_err(|error| ExploreError::Case(OF_SCHEDULE.to_owned(), error))
 }
 
-/// Replays a schedule as often as `replay` says. `on_stop` is called at each stop of the last
-/// replay, and `on_replay` after each replay with the number of those that have been made.
+/// A machine that is ready to follow a schedule.
+pub(super) struct Ready {
+    /// The machine, in the initial state.
+    pub specimen: Specimen,
+    /// The names of what the schedule says that it breaks.
+    pub leads_to: Vec<String>,
+    /// As [`Replayed::same_image`].
+    pub same_image: bool,
+    /// As [`Replayed::compared_states`].
+    pub compared_states: bool,
+}
+
+/// Boots a machine on `image` for the schedule of `replay`.
 ///
 /// # Errors
-/// [`ExploreError`] if the schedule could not be replayed.
-pub fn replay(
+/// [`ExploreError`] if the schedule is not for this image, or the machine cannot be made.
+pub(super) fn ready(
     replay: &Replay<'_>,
-    interrupted: impl Fn() -> bool + Send + Sync + 'static,
-    on_stop: &mut retrace::OnStop<'_>,
-    on_replay: &mut dyn FnMut(u64),
-) -> Result<Replayed, ExploreError> {
+    image: &Image,
+    until: Until,
+) -> Result<Ready, ExploreError> {
     let schedule = replay.schedule;
-    let until = Until::new(interrupted, replay.time);
     let case = case_of(schedule)?;
-    let image = replay.guest.open()?;
-    let known = manifest(&image).map_err(SpecimenError::from)?;
+    let known = manifest(image).map_err(SpecimenError::from)?;
     check_options(&known, &case, &schedule.append)?;
     let setup = Setup {
-        image: &image,
+        image,
         case: &case,
         append: &schedule.append,
         granularity: schedule.granularity,
@@ -104,14 +113,42 @@ pub fn replay(
             Breach::names_of_reached()
         }
     };
+    Ok(Ready {
+        leads_to,
+        same_image: this == schedule.image,
+        compared_states: to_hex(specimen.beginning()) == schedule.begins,
+        specimen,
+    })
+}
+
+/// Replays a schedule as often as `replay` says. `on_stop` is called at each stop of the last
+/// replay, and `on_replay` after each replay with the number of those that have been made.
+///
+/// # Errors
+/// [`ExploreError`] if the schedule could not be replayed.
+pub fn replay(
+    replay: &Replay<'_>,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
+    on_stop: &mut retrace::OnStop<'_>,
+    on_replay: &mut dyn FnMut(u64),
+) -> Result<Replayed, ExploreError> {
+    let schedule = replay.schedule;
+    let image = replay.guest.open()?;
+    let until = Until::new(interrupted, replay.time);
+    let Ready {
+        mut specimen,
+        leads_to,
+        same_image,
+        compared_states,
+    } = ready(replay, &image, until)?;
     let mut replayed = Replayed {
         done: 0,
         as_told: 0,
         other: None,
         last: None,
-        compared_states: to_hex(specimen.beginning()) == schedule.begins,
+        compared_states,
         stopped: None,
-        same_image: this == schedule.image,
+        same_image,
     };
     info!(
         "replay {} turns {} times",
@@ -174,7 +211,7 @@ pub fn replay(
 }
 
 /// `turns` without the keys of states.
-fn without_states(turns: &[Turn]) -> Vec<Turn> {
+pub(super) fn without_states(turns: &[Turn]) -> Vec<Turn> {
     let turn = |turn: &Turn| Turn {
         state: None,
         ..turn.clone()

@@ -70,7 +70,7 @@ pub struct Followed {
 
 /// Restores the initial state. Pages that were written for the first time are saved before: a
 /// finding that stayed in one of them would be found by every schedule.
-fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
+pub(super) fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     specimen.keep_new_pages()?;
     specimen.mend()?;
     specimen.rewind();
