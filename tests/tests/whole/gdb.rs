@@ -91,9 +91,7 @@ impl Debuggee {
     }
 
     fn connect(&self) -> Client {
-        let stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        Client(stream)
+        Client::connect(&self.socket())
     }
 
     /// It has to end well: every call has run everywhere.
@@ -122,9 +120,15 @@ pub(super) fn debug(gdb: &Path, socket: &Path, image: Option<&Path>, commands: &
 }
 
 /// A client that speaks gdb's protocol by hand.
-struct Client(UnixStream);
+pub(super) struct Client(UnixStream);
 
 impl Client {
+    pub(super) fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self(stream)
+    }
+
     fn say(&mut self, packet: &str) {
         let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
         write!(self.0, "${packet}#{sum:02x}").unwrap();
@@ -147,13 +151,13 @@ impl Client {
         expanded(&packet)
     }
 
-    fn ask(&mut self, packet: &str) -> String {
+    pub(super) fn ask(&mut self, packet: &str) -> String {
         self.say(packet);
         self.hear()
     }
 
     /// What `monitor` says to these words.
-    fn monitor(&mut self, words: &str) -> String {
+    pub(super) fn monitor(&mut self, words: &str) -> String {
         let hex: String = words.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.say(&format!("qRcmd,{hex}"));
         let mut said = String::new();
@@ -176,7 +180,7 @@ impl Client {
     }
 
     /// Why the last packet was refused.
-    fn why(&mut self) -> String {
+    pub(super) fn why(&mut self) -> String {
         self.monitor("why")
     }
 }
@@ -203,7 +207,7 @@ fn count(text: &str, words: &str) -> usize {
 }
 
 #[track_caller]
-fn says(text: &str, words: &str) {
+pub(super) fn says(text: &str, words: &str) {
     assert!(text.contains(words), "not a word of {words:?}: {text}");
 }
 

@@ -24,6 +24,7 @@ mod explore;
 mod files;
 mod formats;
 mod gdb;
+mod gdb_replay;
 mod guest_words;
 mod guests_in_c;
 mod hostile;

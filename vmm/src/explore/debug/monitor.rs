@@ -13,6 +13,7 @@ const HELP: &str = "\
 turns          the turns, with the present one
 goto TURN      to where a turn begins, counted from 1; TURN.N is behind its Nth stop, end is the end
 where          the present turn, stop and instruction
+address NAME   the address of a word that is named like this in the turns
 breaks         what breaks at the end
 hash           hashes of memory and of all registers here
 physical on    addresses are those of guest memory from now on; off undoes it
@@ -40,6 +41,10 @@ impl Target<'_> {
                         "there is no \"{to}\"; turns are 1 to {turns}, and 3.2 is behind the second stop of turn 3"
                     )
                 }
+            },
+            ["address", name] => match self.recording.address(name) {
+                Some(address) => format!("{address:#x}"),
+                None => format!("no CPU stops before an access to a word \"{name}\""),
             },
             ["breaks"] => match self.recording.breach() {
                 Some(breach) => breach.texts.join("\n"),

@@ -106,7 +106,7 @@ impl Recording {
         } = ready(replay, &image, until)?;
         let schedule = replay.schedule;
         // Which pages belong to a state is known only once they have been written.
-        let again = |error| ExploreError::NotAgain(error);
+        let again = ExploreError::NotAgain;
         let plain = without_states(&schedule.turns);
         follow(&mut specimen, &plain, &mut |_, _, _| {})?.map_err(again)?;
         let turns = match compared_states {
@@ -171,6 +171,14 @@ impl Recording {
         &self.story
     }
 
+    /// The address of the word that has this name in [`Recording::story`].
+    pub fn address(&self, name: &str) -> Option<u64> {
+        let beats = self.story.scenes.iter().flat_map(|scene| &scene.beats);
+        let mut words = beats.flat_map(|beat| &beat.words);
+        let word = words.find(|word| word.name.as_deref() == Some(name));
+        word.map(|word| word.address)
+    }
+
     /// What breaks at the end.
     pub fn breach(&self) -> Option<&Breach> {
         self.breach.as_ref()
@@ -196,7 +204,7 @@ impl Recording {
 
     /// The CPU that goes on at `at`; at the end, the one that went last.
     pub fn cpu_at(&self, at: Position) -> u32 {
-        let step = self.steps.get(at.step).or(self.steps.last());
+        let step = self.steps.get(at.step).or_else(|| self.steps.last());
         step.map_or(0, |step| u32::try_from(step.choice.cpu).unwrap_or(u32::MAX))
     }
 
@@ -227,17 +235,30 @@ impl Recording {
     }
 
     /// What a CPU does at the stop at which it is, in words.
-    pub fn stop_of(&self, cpu: usize) -> String {
-        let stopped = &self.specimen.cpus()[cpu];
-        self.specimen.describe(stopped.at)
+    pub fn stop_of(&self, cpu: u32) -> String {
+        let before = &self.steps[..self.at.step];
+        let mut own = before.iter().rev();
+        let last = own.find(|step| step.choice.cpu == cpu as usize);
+        let beat = last.and_then(|step| self.story.scenes.get(step.turn)?.beats.get(step.stop));
+        match beat {
+            Some(beat) => beat.what.clone(),
+            None => {
+                let stopped = self.specimen.cpus().get(cpu as usize);
+                stopped.map_or_else(String::new, |it| self.specimen.describe(it.at))
+            }
+        }
     }
 
     /// From now on watches for these.
     pub(super) fn watch(&mut self, watches: Vec<Watch>) {
-        self.watches = watches;
         for step in &mut self.steps {
-            step.trace = None;
+            match &mut step.trace {
+                // Nothing has to be looked at again for less.
+                Some(trace) if watches.is_empty() => trace.changes.clear(),
+                trace => *trace = None,
+            }
         }
+        self.watches = watches;
     }
 
     /// Puts the machine to `at`.

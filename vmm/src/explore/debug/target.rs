@@ -207,13 +207,10 @@ impl ThreadExtraInfo for Target<'_> {
         let text = match () {
             () if cpu >= self.recording.cpus() => format!("no CPU {cpu}"),
             () if self.recording.cpu_at(at) != cpu || at == self.recording.end() => {
-                format!("CPU {cpu}, {}", self.recording.stop_of(cpu as usize))
+                format!("CPU {cpu}, {}", self.recording.stop_of(cpu))
             }
             () if at.instruction > 0 => format!("CPU {cpu} runs"),
-            () => format!(
-                "CPU {cpu} goes on, {}",
-                self.recording.stop_of(cpu as usize)
-            ),
+            () => format!("CPU {cpu} goes on, {}", self.recording.stop_of(cpu)),
         };
         let length = text.len().min(buffer.len());
         buffer[..length].copy_from_slice(&text.as_bytes()[..length]);

