@@ -4,6 +4,7 @@
 //! recorded, so that no position is ever another than it was before.
 
 use super::search::Watch;
+use super::trace::Trace;
 use crate::explore::errors::ExploreError;
 use crate::explore::replay::{Ready, Replay, ready, without_states};
 use crate::explore::retrace::{begin, follow};
@@ -15,9 +16,6 @@ use crate::machine::debugged::Debugged;
 
 /// Most states that are kept.
 const MOST_KEPT: usize = 2048;
-
-/// Most instructions of one step that are told apart.
-const MOST_INSTRUCTIONS: usize = 100_000;
 
 /// A position of a recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,36 +52,25 @@ pub(super) struct Step {
     /// Whether its CPU executes instructions in it.
     pub executes: bool,
     /// The key of the state to which it leads.
-    key: u128,
+    pub key: u128,
     /// What was seen on the way, once somebody has looked.
-    trace: Option<Trace>,
-}
-
-/// What was seen on the way through a step.
-#[derive(Debug, Clone)]
-pub(super) struct Trace {
-    /// The address of each instruction, in order. At least one, which is where the step begins.
-    pub rips: Vec<u64>,
-    /// The instructions that have changed something that is watched.
-    pub changes: Vec<(usize, Watch)>,
-    /// Why the instructions are not told apart, if they are not.
-    pub coarse: Option<String>,
+    pub trace: Option<Trace>,
 }
 
 /// A recording.
 #[derive(Debug)]
 pub struct Recording {
-    specimen: Specimen,
+    pub(super) specimen: Specimen,
     pub(super) steps: Vec<Step>,
     /// Every so many steps a state, from the beginning on.
     kept: Vec<State>,
     /// How many steps lie between two kept states.
     stride: usize,
-    at: Position,
+    pub(super) at: Position,
     /// Whether the machine is in the state of `at`. It is not after an error.
-    is_there: bool,
+    pub(super) is_there: bool,
     /// What is watched for.
-    watches: Vec<Watch>,
+    pub(super) watches: Vec<Watch>,
     breach: Option<Breach>,
     story: Story,
 }
@@ -226,14 +213,6 @@ impl Recording {
         Some((step.turn, step.stop))
     }
 
-    /// Why the instructions of step `number`, or of the one before it, are not told apart, if they are
-    /// not.
-    pub(super) fn coarse_around(&self, number: usize) -> Option<&str> {
-        let around = self.steps.get(number.saturating_sub(1)..)?.iter().take(2);
-        let traces = around.filter_map(|step| step.trace.as_ref());
-        traces.filter_map(|trace| trace.coarse.as_deref()).next()
-    }
-
     /// What a CPU does at the stop at which it is, in words.
     pub fn stop_of(&self, cpu: u32) -> String {
         let before = &self.steps[..self.at.step];
@@ -247,18 +226,6 @@ impl Recording {
                 stopped.map_or_else(String::new, |it| self.specimen.describe(it.at))
             }
         }
-    }
-
-    /// From now on watches for these.
-    pub(super) fn watch(&mut self, watches: Vec<Watch>) {
-        for step in &mut self.steps {
-            match &mut step.trace {
-                // Nothing has to be looked at again for less.
-                Some(trace) if watches.is_empty() => trace.changes.clear(),
-                trace => *trace = None,
-            }
-        }
-        self.watches = watches;
     }
 
     /// Puts the machine to `at`.
@@ -298,7 +265,7 @@ impl Recording {
     }
 
     /// Puts the machine to the stop with which `number` steps end.
-    fn go_to_stop(&mut self, number: usize) -> Result<(), RecordingError> {
+    pub(super) fn go_to_stop(&mut self, number: usize) -> Result<(), RecordingError> {
         let nearest = (number / self.stride).min(self.kept.len() - 1);
         let is_between = self.at.instruction > 0 || !self.is_there;
         let is_on_the_way = !is_between && (nearest * self.stride..=number).contains(&self.at.step);
@@ -322,83 +289,6 @@ impl Recording {
         }
         self.is_there = true;
         Ok(())
-    }
-
-    /// What is seen on the way through step `number`, from 0. The machine can be elsewhere afterwards.
-    ///
-    /// # Errors
-    /// As [`Recording::go_to`].
-    pub(super) fn trace(&mut self, number: usize) -> Result<&Trace, RecordingError> {
-        if self.steps[number].trace.is_none() {
-            let trace = self.walk_through(number)?;
-            self.steps[number].trace = Some(trace);
-        }
-        let trace = self.steps[number].trace.as_ref();
-        trace.ok_or(RecordingError::Other(number + 1))
-    }
-
-    fn walk_through(&mut self, number: usize) -> Result<Trace, RecordingError> {
-        self.go_to_stop(number)?;
-        let Step {
-            choice,
-            executes,
-            key,
-            ..
-        } = self.steps[number];
-        let (watches, specimen) = (self.watches.clone(), &mut self.specimen);
-        let values = |ram: &_| -> Vec<_> { watches.iter().map(|it| it.value(ram)).collect() };
-        let at_stop = values(specimen.ram());
-        let mut before = at_stop.clone();
-        let mut rips = vec![specimen.cpus()[choice.cpu].rip()];
-        let mut changes = Vec::new();
-        self.is_there = false;
-        let walked = specimen.walk(choice, &mut |ram, regs| {
-            let now = values(ram);
-            if let Some(regs) = regs {
-                let pairs = before.iter().zip(&now).zip(&watches);
-                let changed = pairs.filter(|((before, now), _)| before != now);
-                changes.extend(changed.map(|(_, watch)| (rips.len() - 1, *watch)));
-                rips.push(regs.rip);
-            }
-            before = now;
-            rips.len() > MOST_INSTRUCTIONS
-        })?;
-        let is_same = walked.is_ok() && specimen.save().key() == key;
-        if is_same {
-            self.at = Position {
-                step: number + 1,
-                instruction: 0,
-            };
-            self.is_there = true;
-        }
-        let coarse = match walked {
-            _ if !executes => None,
-            Ok(_) if is_same => None,
-            Ok(_) => Some(
-                "walked through instruction by instruction, it leads to another state on this host"
-                    .to_owned(),
-            ),
-            Err(Paused) => Some(format!("it has more than {MOST_INSTRUCTIONS} instructions")),
-        };
-        let coarse = coarse.map(|why| format!("step {} is one piece: {why}", number + 1));
-        if coarse.is_some() {
-            rips.truncate(1);
-            changes.clear();
-            self.go_to_stop(number + 1)?;
-        }
-        // What leaves a store buffer, and what was not seen between instructions.
-        let after = values(self.specimen.ram());
-        for ((before, after), watch) in at_stop.iter().zip(&after).zip(&watches) {
-            let is_known = changes.iter().any(|(_, known)| known == watch);
-            if before != after && !is_known {
-                changes.push((rips.len() - 1, *watch));
-            }
-        }
-        Ok(Trace {
-            rips,
-            changes,
-            coarse,
-        })
     }
 
     /// Has `body` look at `cpu` where the machine is.
