@@ -136,6 +136,7 @@ impl Cli {
         // A process that is confined makes no such socket any more.
         let debugger = match &self.command {
             None => self.run.debugger()?,
+            Some(Command::Explore(arguments)) => arguments.debugger()?,
             Some(Command::Replay(arguments)) => arguments.debugger()?,
             Some(_) => None,
         };
@@ -155,7 +156,7 @@ impl Cli {
             Some(Command::Compare(arguments)) => compare::run(arguments),
             Some(Command::Ctl(arguments)) => ctl::run(arguments),
             Some(Command::Describe(arguments)) => describe::run(arguments),
-            Some(Command::Explore(arguments)) => explore::run(arguments),
+            Some(Command::Explore(arguments)) => explore::run(arguments, debugger),
             Some(Command::Merge(arguments)) => merge::run(arguments),
             Some(Command::Probes(arguments)) => probes::run(arguments),
             Some(Command::Reduce(arguments)) => reduce::run(arguments),

@@ -17,12 +17,14 @@ use vmm::explore::search::sampled::Sampling;
 use vmm::explore::search::storage::{self, MemoryLimit};
 use vmm::explore::sharing::SharingRecord;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
+use vmm::gdb;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, size};
 
-use super::explored::{self, Files, NOT_WRITTEN, StoryReplay};
+use super::debugging::{Debugged, GdbArgument, debug};
+use super::explored::{self, Files, NOT_WRITTEN, StoryReplay, first_schedule};
 use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
@@ -159,6 +161,9 @@ pub struct Arguments {
     #[command(flatten)]
     stats: search_stats::StatsArguments,
 
+    #[command(flatten)]
+    gdb: GdbArgument,
+
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["shard", "keep_going"])]
     check_keys: bool,
@@ -235,6 +240,7 @@ impl Arguments {
             &self.checkpoint,
         ];
         let written = written.into_iter().flatten().chain(self.stats.file());
+        let written = written.chain(self.gdb.file());
         confinement::Files {
             scratch: self
                 .memory_limit
@@ -243,6 +249,14 @@ impl Arguments {
                 .collect(),
             ..confinement::Files::new(read, written)
         }
+    }
+
+    /// Listens for gdb, if it is to be served.
+    ///
+    /// # Errors
+    /// [`Refused`] if it cannot listen there.
+    pub fn debugger(&self) -> Result<Option<gdb::Listener>, Refused> {
+        self.gdb.listener()
     }
 
     /// The memory model: the one that was asked for, or else x86's, where it can be had.
@@ -380,11 +394,12 @@ impl Arguments {
     }
 }
 
-/// Explores what `arguments` ask for, and returns the exit status.
+/// Explores what `arguments` ask for, and returns the exit status. If something is found, serves gdb on
+/// it at `debugger`.
 ///
 /// # Errors
 /// [`Refused`] if the exploration was not possible.
-pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+pub fn run(arguments: &Arguments, debugger: Option<gdb::Listener>) -> Result<u8, Refused> {
     let begun = Instant::now();
     let Inputs {
         case_path,
@@ -429,6 +444,15 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         checkpoint_file::remove(file).unwrap_or_else(|error| {
             complain(&format!("cannot remove {}: {error}", spell_out_path(file)));
         });
+    }
+    if let (Some(listener), Some(schedule)) = (debugger, first_schedule(&part.document)) {
+        let debugged = Debugged {
+            schedule,
+            guest: &guest,
+            any_image: false,
+            time: None,
+        };
+        debug(debugged, &listener)?;
     }
     Ok(status)
 }

@@ -301,6 +301,12 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
 /// The most schedules that are drawn. The others are in the result.
 const MOST_STORIES: usize = 8;
 
+/// The schedule of a result that says most, if it has any.
+pub fn first_schedule(document: &Document) -> Option<&Schedule> {
+    let (_, schedule) = schedules(document).into_iter().next()?;
+    Some(schedule)
+}
+
 /// The schedules of a result, the one that says most first, each with a heading.
 fn schedules(document: &Document) -> Vec<(String, &Schedule)> {
     let broke = match &document.verdict {

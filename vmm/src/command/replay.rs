@@ -8,7 +8,6 @@ use vmm::confinement;
 use vmm::control_characters::spell_out_path;
 use vmm::duration;
 use vmm::explore::Replay;
-use vmm::explore::debug::{Recording, serve};
 use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
@@ -19,12 +18,13 @@ use vmm::report::page::story::{Document, Tone};
 use vmm::report::test_results::of_replay;
 use vmm::stats::sources::Trials;
 
+use super::debugging::{Debugged, GdbArgument, debug};
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, chain, complain, installed, read_text, search_stats};
+use super::{Refused, complain, installed, read_text, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct Arguments {
     guest: Option<PathBuf>,
 
     /// How often
-    #[arg(long, value_name = "N", default_value_t = 1,
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "gdb",
           value_parser = clap::value_parser!(u64).range(1..))]
     times: u64,
 
@@ -52,26 +52,21 @@ pub struct Arguments {
     progress: Wanted,
 
     /// Write a page for a browser here, with a diagram of the schedule. See docs/reports.md
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "gdb")]
     report: Option<PathBuf>,
 
     #[command(flatten)]
     stats: search_stats::StatsArguments,
 
-    /// Listen for gdb at this UNIX socket, or at a port of this host: tcp:127.0.0.1:1234. It goes
-    /// forwards and backwards through the schedule. See docs/debugging.md
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["times", "report", "stats"])]
-    gdb: Option<gdb::Address>,
+    #[command(flatten)]
+    gdb: GdbArgument,
 }
 
 impl Arguments {
     /// The files that its work needs.
     pub fn files(&self) -> confinement::Files {
-        let socket = match &self.gdb {
-            Some(gdb::Address::Unix(path)) => Some(path),
-            _ => None,
-        };
-        let written = self.report.iter().chain(self.stats.file()).chain(socket);
+        let written = self.report.iter().chain(self.stats.file());
+        let written = written.chain(self.gdb.file());
         confinement::Files::new(self.guest.iter().chain([&self.schedule]), written)
     }
 
@@ -80,8 +75,7 @@ impl Arguments {
     /// # Errors
     /// [`Refused`] if it cannot listen there.
     pub fn debugger(&self) -> Result<Option<gdb::Listener>, Refused> {
-        let listener = self.gdb.as_ref().map(gdb::Listener::at).transpose();
-        listener.map_err(|error| Refused::of(chain(&error), &error))
+        self.gdb.listener()
     }
 }
 
@@ -99,26 +93,23 @@ fn inputs(arguments: &Arguments) -> Result<(Schedule, PathBuf), Refused> {
 }
 
 /// Serves gdb on the schedule that `arguments` name, and returns the exit status.
-fn debug(arguments: &Arguments, listener: &gdb::Listener) -> Result<u8, Refused> {
+fn serve(arguments: &Arguments, listener: &gdb::Listener) -> Result<u8, Refused> {
+    if arguments.stats.are_given() {
+        return Err(Refused {
+            message: "with --gdb there is no result that --stats and --stats-file could write"
+                .to_owned(),
+            status: 2,
+        });
+    }
     let (schedule, guest) = inputs(arguments)?;
     interruption::catch()?;
-    let replay = Replay {
-        guest: &Guest::from(&guest),
+    let debugged = Debugged {
         schedule: &schedule,
-        times: 1,
+        guest: &guest,
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
-    let recording = Recording::make(&replay, interrupted);
-    let mut recording = recording.map_err(|error| refused(&error))?;
-    complain(&format!(
-        "waits for gdb: target remote {}",
-        listener.address()
-    ));
-    serve(listener, &mut recording).map_err(|error| Refused {
-        message: chain(&error),
-        status: 3,
-    })?;
+    debug(debugged, listener)?;
     Ok(0)
 }
 
@@ -129,7 +120,7 @@ fn debug(arguments: &Arguments, listener: &gdb::Listener) -> Result<u8, Refused>
 /// [`Refused`] if the schedule could not be replayed.
 pub fn run(arguments: &Arguments, debugger: Option<gdb::Listener>) -> Result<u8, Refused> {
     if let Some(listener) = debugger {
-        return debug(arguments, &listener);
+        return serve(arguments, &listener);
     }
     let of = short_name(&arguments.schedule);
     let (schedule, guest) = inputs(arguments).map_err(|refused| {

@@ -62,6 +62,11 @@ impl StatsArguments {
         self.stats_file.as_ref()
     }
 
+    /// Whether anything is asked for that is not the default.
+    pub fn are_given(&self) -> bool {
+        self.stats != Form::Table || self.stats_file.is_some()
+    }
+
     /// Makes the file, if one is asked for.
     ///
     /// # Errors

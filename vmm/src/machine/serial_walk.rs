@@ -21,17 +21,19 @@ pub enum Walked {
 }
 
 impl Serial {
+    /// On its way vCPU `cpu` takes this vector, or none.
+    pub fn expect(&mut self, cpu: usize, vector: Option<u8>) {
+        self.slots[cpu].expects = vector;
+    }
+
     /// Has vCPU `cpu` come out after every instruction from now on, until it exits for something else.
-    /// On the way it takes the vector `takes`, if any.
     ///
     /// # Errors
     /// What KVM said.
-    pub fn begin_walk(&mut self, cpu: usize, takes: Option<u8>) -> Result<(), errno::Error> {
+    pub fn begin_walk(&mut self, cpu: usize) -> Result<(), errno::Error> {
         // KVM sets the trap flag for the instruction at which the vCPU is by then.
         self.settle_one(cpu);
-        let slot = &mut self.slots[cpu];
-        slot.expects = takes;
-        let (debugging, fd) = slot.vcpu.debugging();
+        let (debugging, fd) = self.slots[cpu].vcpu.debugging();
         debugging.set_walking(true, fd)
     }
 

@@ -15,6 +15,7 @@ goto TURN      to where a turn begins, counted from 1; TURN.N is behind its Nth 
 where          the present turn, stop and instruction
 address NAME   the address of a word that is named like this in the turns
 breaks         what breaks at the end
+pieces         the steps whose instructions are not told apart on this host
 hash           hashes of memory and of all registers here
 physical on    addresses are those of guest memory from now on; off undoes it
 why            why the last thing was refused
@@ -49,6 +50,10 @@ impl Target<'_> {
             ["breaks"] => match self.recording.breach() {
                 Some(breach) => breach.texts.join("\n"),
                 None => "nothing".to_owned(),
+            },
+            ["pieces"] => match self.recording.pieces()?.join("\n") {
+                none if none.is_empty() => "none".to_owned(),
+                pieces => pieces,
             },
             ["hash"] => self.hashes()?,
             ["physical", "on"] => {

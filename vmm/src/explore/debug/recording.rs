@@ -3,6 +3,8 @@
 //! machine goes there from the nearest kept state before. What it comes to is compared with what was
 //! recorded, so that no position is ever another than it was before.
 
+use std::collections::HashMap;
+
 use super::search::Watch;
 use super::trace::Trace;
 use crate::explore::errors::ExploreError;
@@ -18,7 +20,7 @@ use crate::machine::debugged::Debugged;
 const MOST_KEPT: usize = 2048;
 
 /// A position of a recording.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The number of stops that the CPUs have come to.
     pub step: usize,
@@ -69,6 +71,8 @@ pub struct Recording {
     pub(super) at: Position,
     /// Whether the machine is in the state of `at`. It is not after an error.
     pub(super) is_there: bool,
+    /// The hashes of memory at positions between two instructions that were visited.
+    visited: HashMap<Position, u128>,
     /// What is watched for.
     pub(super) watches: Vec<Watch>,
     breach: Option<Breach>,
@@ -118,6 +122,7 @@ impl Recording {
             stride: stops.div_ceil(MOST_KEPT).max(1),
             at: Position::default(),
             is_there: true,
+            visited: HashMap::new(),
             watches: Vec::new(),
             breach: followed.breach,
             story,
@@ -256,7 +261,9 @@ impl Recording {
             .trace
             .as_ref()
             .and_then(|it| it.rips.get(at.instruction));
-        if paused != Err(Paused) || wanted.copied() != last {
+        let memory = self.specimen.memory_hash();
+        let before = *self.visited.entry(at).or_insert(memory);
+        if paused != Err(Paused) || wanted.copied() != last || memory != before {
             return Err(RecordingError::Other(at.step + 1));
         }
         self.at = at;

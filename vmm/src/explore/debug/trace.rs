@@ -42,6 +42,20 @@ impl Recording {
         traces.filter_map(|trace| trace.coarse.as_deref()).next()
     }
 
+    /// Why the instructions of a step are not told apart, of each of which they are not.
+    ///
+    /// # Errors
+    /// As [`Recording::go_to`].
+    pub(super) fn pieces(&mut self) -> Result<Vec<String>, RecordingError> {
+        let at = self.at;
+        let mut pieces = Vec::new();
+        for number in 0..self.steps.len() {
+            pieces.extend(self.trace(number)?.coarse.clone());
+        }
+        self.go_to(at)?;
+        Ok(pieces)
+    }
+
     /// What is seen on the way through step `number`, from 0. The machine can be elsewhere afterwards.
     ///
     /// # Errors

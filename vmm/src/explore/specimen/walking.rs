@@ -43,12 +43,15 @@ impl Specimen {
     ) -> Result<Result<Option<Breach>, Paused>, SpecimenError> {
         let mut has_begun = false;
         let mut go = |serial: &mut Serial, cpu: usize| {
-            if !has_begun && on_instruction(serial.ram(), None) {
-                return Err(Ended::Paused);
+            // The CPU goes on several times if a signal interrupts it, or it asks for something.
+            if !has_begun {
+                if on_instruction(serial.ram(), None) {
+                    return Err(Ended::Paused);
+                }
+                serial.expect(cpu, choice.takes());
+                has_begun = true;
             }
-            let takes = choice.takes().filter(|_| !has_begun);
-            has_begun = true;
-            serial.begin_walk(cpu, takes).map_err(Ended::Failed)?;
+            serial.begin_walk(cpu).map_err(Ended::Failed)?;
             loop {
                 match serial.walk(cpu).map_err(Ended::Failed)? {
                     Walked::Exit(exit) => return Ok(exit),
