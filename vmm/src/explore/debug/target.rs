@@ -18,6 +18,7 @@ use vmm_sys_util::errno;
 use super::moving::Search;
 use super::recording::{Recording, RecordingError};
 use super::search::Watch;
+use crate::control_characters::{spell_out, spell_out_all};
 use crate::gdb::{RegisterFile, RegisterId, VcpuArch, VcpuRegisters, cpu_of, thread_of};
 use crate::machine::debugged::Debugged;
 
@@ -212,6 +213,7 @@ impl ThreadExtraInfo for Target<'_> {
             () if at.instruction > 0 => format!("CPU {cpu} runs"),
             () => format!("CPU {cpu} goes on, {}", self.recording.stop_of(cpu)),
         };
+        let text = spell_out_all(&text);
         let length = text.len().min(buffer.len());
         buffer[..length].copy_from_slice(&text.as_bytes()[..length]);
         Ok(length)
@@ -227,7 +229,8 @@ impl MonitorCmd for Target<'_> {
         let command = String::from_utf8_lossy(command).into_owned();
         let words: Vec<_> = command.split_whitespace().collect();
         let text = self.monitor(&words)?;
-        outputln!(out, "{}", text.trim_end());
+        // Names and what the guest has printed are the image's, and gdb shows them as they are.
+        outputln!(out, "{}", spell_out(text.trim_end()));
         Ok(())
     }
 }
