@@ -62,7 +62,8 @@ impl Recording {
             .start();
         let it = Self { running, directory };
         let deadline = Instant::now() + SOON;
-        while !it.socket().exists() {
+        // The file alone can be there before anybody listens.
+        while !it.running.said().contains("waits for gdb") {
             assert!(Instant::now() < deadline, "nobody listens for gdb");
             thread::yield_now();
         }
