@@ -176,7 +176,7 @@ test-install: build ## install into an empty folder, and use what is there from 
 IGNORED_TOO := --include-ignored --skip case_breaks
 # One more at a time than there are processors: some of them wait most of the time.
 test-local: have-kvm build examples whole gdb ## whole runs on this host's /dev/kvm
-	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(wildcard $(GDB)),GDB=$(GDB)) \
+	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(shell command -v gdb),,$(if $(wildcard $(GDB)),GDB=$(GDB))) \
 		$(if $(LONG),LONG=1 WHOLE_VCPUS=$(LONG_VCPUS)) \
 		$(WHOLE) --skip qemu:: --skip linux_guest:: --test-threads $$(($$(nproc) + 1)) $(if $(LONG),$(IGNORED_TOO))
 
@@ -236,7 +236,8 @@ SVM_CORE += explore::the_lost_call explore::a_call_at_the_head explore::a_mask_t
 SVM_CORE += stories::
 # A debugger, whose stops are instructions there,
 SVM_CORE += gdb::every_vcpu gdb::a_cpu_stops gdb::of_two_cpus gdb::sti_and_hlt gdb::registers gdb::what_this_host \
-	gdb::a_thousand gdb::a_client_that_vanishes
+	gdb::a_thousand gdb::a_client_that_vanishes gdb::instructions gdb::an_interrupt_that \
+	gdb_replay::every_instruction gdb_replay::turns_are
 # and Linux itself, a guest that only this host can run.
 SVM_CORE += linux_guest::
 # With what was built before: cargo may be at work for other parts. A name that is no test's any

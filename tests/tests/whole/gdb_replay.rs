@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Run, Running, Vmm, explore_image, need_kvm};
+use tests::{Run, Running, Vmm, explore_image, need_kvm, skip};
 
 use super::documented::repository;
 use super::explore::Workspace;
@@ -281,10 +281,29 @@ fn gdb_says_who_wrote_a_word_last() {
     says(&said, "No more reverse-execution history.");
 }
 
+/// A gdb that has Python, as Debian's package gdb and not its gdb-minimal.
+fn gdb_with_python() -> Option<PathBuf> {
+    let has_python = |gdb: &PathBuf| {
+        let mut asked = Command::new(gdb);
+        let asked = asked.args(["-nx", "-batch", "-ex", "python print(6 * 7)"]);
+        asked
+            .output()
+            .is_ok_and(|said| said.stdout.starts_with(b"42"))
+    };
+    let found = gdb()
+        .into_iter()
+        .chain([PathBuf::from("gdb")])
+        .find(has_python);
+    if found.is_none() {
+        skip("there is no gdb with Python; Debian's package is gdb");
+    }
+    found
+}
+
 /// What `docs/debugging.md` shows.
 #[test]
 fn the_lost_call_is_walked_back_to_the_store_that_loses_it() {
-    let Some(gdb) = gdb() else { return };
+    let Some(gdb) = gdb_with_python() else { return };
     let Some(root) = repository() else { return };
     need_kvm();
     let case = fs::read_to_string(root.join("scenarios/explore/lost-call.case")).unwrap();
