@@ -128,9 +128,9 @@ fn sixteen_cpus_boot_and_each_exit_is_counted_twice() {
 
 #[test]
 fn a_triple_fault_that_was_announced_is_a_reset() {
-    let words = format!("{WORDS} acpi=off reboot=t");
+    let words = "console=ttyS0 quiet noxsave acpi=off reboot=t";
     let script = "wait_console(\"^ready\", 120); type_console(\"reboot -f\\n\");";
-    let run = linux("--vcpus 1").args(["--append", &words]);
+    let run = linux("--vcpus 1").args(["--append", words]);
     run.script(script)
         .run()
         .ends_with(0)
