@@ -1,4 +1,5 @@
-//! gdb on a schedule, for the commands that have one: `--gdb` of `vmm replay` and `vmm explore`.
+//! `--gdb`: where to listen for gdb, and gdb on a schedule, for the commands that have one (`vmm replay`
+//! and `vmm explore`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,10 +27,7 @@ pub struct GdbArgument {
 impl GdbArgument {
     /// The file that it makes.
     pub fn file(&self) -> Option<&PathBuf> {
-        match &self.gdb {
-            Some(gdb::Address::Unix(path)) => Some(path),
-            _ => None,
-        }
+        file_of(self.gdb.as_ref())
     }
 
     /// Listens for gdb, if it is to be served.
@@ -37,9 +35,25 @@ impl GdbArgument {
     /// # Errors
     /// [`Refused`] if it cannot listen there.
     pub fn listener(&self) -> Result<Option<gdb::Listener>, Refused> {
-        let listener = self.gdb.as_ref().map(gdb::Listener::at).transpose();
-        listener.map_err(|error| Refused::of(chain(&error), &error))
+        listen(self.gdb.as_ref())
     }
+}
+
+/// The file that listening at `address` makes.
+pub fn file_of(address: Option<&gdb::Address>) -> Option<&PathBuf> {
+    match address {
+        Some(gdb::Address::Unix(path)) => Some(path),
+        _ => None,
+    }
+}
+
+/// Listens for gdb at `address`, if there is one.
+///
+/// # Errors
+/// [`Refused`] if it cannot listen there.
+pub fn listen(address: Option<&gdb::Address>) -> Result<Option<gdb::Listener>, Refused> {
+    let listener = address.map(gdb::Listener::at).transpose();
+    listener.map_err(|error| Refused::of(chain(&error), &error))
 }
 
 /// A schedule that is to be debugged, and on what.

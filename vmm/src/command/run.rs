@@ -29,6 +29,7 @@ use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
 use super::ctl::monitor::Commands;
+use super::debugging::{file_of, listen};
 use super::outputs::{Outputs, not_made};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
@@ -212,10 +213,7 @@ impl Arguments {
             &self.record_case,
             &self.control,
         ];
-        let debugger = match &self.gdb {
-            Some(gdb::Address::Unix(path)) => Some(path),
-            _ => None,
-        };
+        let debugger = file_of(self.gdb.as_ref());
         confinement::Files::new(read, written.into_iter().flatten().chain(debugger))
     }
 
@@ -224,8 +222,7 @@ impl Arguments {
     /// # Errors
     /// [`Refused`] if it cannot listen there.
     pub fn debugger(&self) -> Result<Option<gdb::Listener>, Refused> {
-        let listener = self.gdb.as_ref().map(gdb::Listener::at).transpose();
-        listener.map_err(|error| Refused::of(chain(&error), &error))
+        listen(self.gdb.as_ref())
     }
 
     /// Whether the kernel's tracepoints are counted.

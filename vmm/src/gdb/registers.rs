@@ -546,11 +546,11 @@ mod tests {
             let (id, size) = RegisterId::from_raw_id(id).unwrap();
             let bytes = all.bytes(&id);
             assert_eq!(Some(bytes.len()), size.map(Into::into));
+            let register = &REGISTERS[id.0];
             match all.with_bytes(&id, &bytes) {
                 Ok(same) => assert_eq!(same.file(), all.file()),
-                Err(_) => {
-                    assert!(REGISTERS[id.0].place.is_read_only() || REGISTERS[id.0].name == "cr8")
-                }
+                Err(NotChanged::ReadOnly) => assert!(register.place.is_read_only()),
+                Err(NotChanged::Cr8) => assert_eq!(register.name, "cr8"),
             }
         }
         assert!(RegisterId::from_raw_id(REGISTERS.len()).is_none());

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{GdbStub, GdbStubError};
 
+use super::moving::Stop;
 use super::recording::{Position, Recording, RecordingError};
 use super::target::Target;
 use crate::gdb::{Client, Listener, Waiting};
@@ -71,7 +72,14 @@ fn speak(client: Client, recording: &mut Recording) -> Result<(), SessionError> 
     let mut words: VecDeque<u8> = VecDeque::new();
     let mut target = Target::new(recording);
     let mut state = GdbStub::new(client).run_state_machine(&mut target)?;
+    let mut was_running = false;
     loop {
+        // What ^C means depends on the state in which it comes.
+        match state {
+            GdbStubStateMachine::Idle(_) => was_running = false,
+            GdbStubStateMachine::Running(_) => was_running = true,
+            _ => {}
+        }
         if target.recording.is_over() {
             return Ok(());
         }
@@ -96,6 +104,10 @@ fn speak(client: Client, recording: &mut Recording) -> Result<(), SessionError> 
                         None => running.into(),
                     },
                 }
+            }
+            // It has crossed a stop of which gdb was told meanwhile.
+            GdbStubStateMachine::CtrlCInterrupt(interrupt) if !was_running => {
+                interrupt.interrupt_handled(&mut target, None::<Stop>)?
             }
             GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
                 let stop = target.interrupted()?;
