@@ -58,7 +58,7 @@ struct Attempt {
     forbidden: &'static [ThreadKind],
 }
 
-use ThreadKind::{EventLoop, Script, Search, Signals, Socket, Ticker, Vcpu, Writer};
+use ThreadKind::{Debugger, EventLoop, Script, Search, Signals, Socket, Ticker, Vcpu, Writer};
 
 const ALL: &[ThreadKind] = &ThreadKind::ALL;
 
@@ -129,13 +129,17 @@ const ATTEMPTS: &[Attempt] = &[
         name: "open a file",
         call: "openat",
         body: || drop(File::open("/dev/null")),
-        forbidden: &[Vcpu, EventLoop, Script, Socket, Writer, Signals, Ticker],
+        forbidden: &[
+            Vcpu, EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker,
+        ],
     },
     Attempt {
         name: "rename a file",
         call: "rename",
         body: || drop(fs::rename("a", "b")),
-        forbidden: &[Vcpu, EventLoop, Script, Socket, Writer, Signals, Ticker],
+        forbidden: &[
+            Vcpu, EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker,
+        ],
     },
     Attempt {
         name: "make a socket",
@@ -144,7 +148,7 @@ const ATTEMPTS: &[Attempt] = &[
             call(libc::SYS_socket, [libc::AF_UNIX.into(), 1, 0]);
         },
         forbidden: &[
-            Search, Vcpu, EventLoop, Script, Socket, Writer, Signals, Ticker,
+            Search, Vcpu, EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker,
         ],
     },
     Attempt {
@@ -154,7 +158,7 @@ const ATTEMPTS: &[Attempt] = &[
         body: || {
             call(libc::SYS_clone3, [0; 3]);
         },
-        forbidden: &[Vcpu, EventLoop, Script, Writer, Signals],
+        forbidden: &[Vcpu, EventLoop, Script, Writer, Debugger, Signals],
     },
     Attempt {
         name: "read",
@@ -177,20 +181,22 @@ const ATTEMPTS: &[Attempt] = &[
         call: "ioctl",
         body: || ioctl(KVM_CREATE_VM),
         forbidden: &[
-            Search, Vcpu, EventLoop, Script, Socket, Writer, Signals, Ticker,
+            Search, Vcpu, EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker,
         ],
     },
     Attempt {
         name: "run a vCPU",
         call: "ioctl",
         body: || ioctl(KVM_RUN),
-        forbidden: &[EventLoop, Script, Socket, Writer, Signals, Ticker],
+        forbidden: &[EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker],
     },
     Attempt {
         name: "rewind a vCPU",
         call: "ioctl",
         body: || ioctl(KVM_SET_LAPIC),
-        forbidden: &[Vcpu, EventLoop, Script, Socket, Writer, Signals, Ticker],
+        forbidden: &[
+            Vcpu, EventLoop, Script, Socket, Writer, Debugger, Signals, Ticker,
+        ],
     },
     // What follows is allowed to all.
     Attempt {

@@ -110,28 +110,32 @@ impl StopInstruction {
         }
     }
 
-    /// Shows `bytes`, which were read at `start` in guest memory, as if it had not been replaced.
+    /// Shows `bytes`, which were read at `start` in guest memory, as if it had not been replaced. What the
+    /// guest has written there since stays.
     pub fn hide(&self, start: u64, bytes: &mut [u8]) {
-        for (at, was) in self.at.into_iter().zip(self.was) {
-            let offset = at
-                .checked_sub(start)
-                .and_then(|it| usize::try_from(it).ok());
-            if let Some(byte) = offset.and_then(|it| bytes.get_mut(it)) {
+        for ((at, was), stop) in self.at.into_iter().zip(self.was).zip(STOP) {
+            let byte = place_of(at, start).and_then(|it| bytes.get_mut(it));
+            if let Some(byte) = byte.filter(|byte| **byte == stop) {
                 *byte = was;
             }
         }
     }
 
-    /// Takes note that `bytes` were written at `start` in guest memory, where they are what was there, and
-    /// writes the instruction that exits over them again.
+    /// Takes note that `bytes` were written at `start` in guest memory: of what it has replaced, they are what
+    /// was there, and it is written over them again. It is not if the guest had written something else
+    /// there.
     pub fn keep(&mut self, start: u64, bytes: &[u8], memory: &GuestMemoryMmap) {
-        for (at, was) in self.at.into_iter().zip(&mut self.was) {
-            let offset = at
-                .checked_sub(start)
-                .and_then(|it| usize::try_from(it).ok());
-            if let Some(byte) = offset.and_then(|it| bytes.get(it)) {
-                *was = *byte;
-            }
+        let written = |at| place_of(at, start).and_then(|it| bytes.get(it)).copied();
+        let now = self.at.map(written);
+        let is_there = |(at, stop): (u64, u8)| {
+            written(at).is_some() || memory.read_obj::<u8>(GuestAddress(at)).ok() == Some(stop)
+        };
+        let is_concerned = now.iter().any(Option::is_some);
+        if !is_concerned || !self.at.into_iter().zip(STOP).all(is_there) {
+            return;
+        }
+        for (was, now) in self.was.iter_mut().zip(now) {
+            *was = now.unwrap_or(*was);
         }
         self.write(STOP, memory);
     }
@@ -142,6 +146,12 @@ impl StopInstruction {
             let _ = memory.write_obj(byte, GuestAddress(at));
         }
     }
+}
+
+/// How far behind `start` the byte at `at` is.
+fn place_of(at: u64, start: u64) -> Option<usize> {
+    at.checked_sub(start)
+        .and_then(|it| usize::try_from(it).ok())
 }
 
 /// What was at `at` in guest memory, if one of `replaced` is there.
@@ -234,20 +244,24 @@ mod tests {
         stop.remove(&memory);
         assert_eq!(read(&memory, 4), code);
         // From its second byte on it is another instruction, across the two pages.
-        let stop = put(AT + 1).unwrap();
+        let mut stop = put(AT + 1).unwrap();
         assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xf6, 0x90]);
         // What is written there is what was there.
-        let mut stop = stop;
-        stop.keep(1, &[0x33, 0x90], &memory);
+        let write = |byte: u8| memory.write_obj(byte, GuestAddress(0)).unwrap();
+        write(0xd9);
+        stop.keep(0, &[0xd9, 0x90], &memory);
+        stop.keep(1, &[0x33], &memory);
         assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xf6, 0x90]);
         stop.remove(&memory);
-        assert_eq!(read(&memory, 4), [0x48, 0x89, 0xd8, 0x90]);
-        stop.keep(0, &[0xd9], &memory);
-        stop.remove(&memory);
         assert_eq!(read(&memory, 4), [0x48, 0x89, 0xd9, 0x90]);
-        stop.keep(0, &[0xd8], &memory);
         // What the guest does there itself is its own.
-        memory.write_obj(0xcc_u8, GuestAddress(0)).unwrap();
+        let mut stop = put(AT + 1).unwrap();
+        write(0xcc);
+        let (mut first, mut second) = ([0xe6], [0xcc]);
+        stop.hide(0x1fff, &mut first);
+        stop.hide(0, &mut second);
+        assert_eq!((first, second), ([0x89], [0xcc]));
+        stop.keep(0x1fff, &[0xe6], &memory);
         stop.remove(&memory);
         assert_eq!(read(&memory, 4), [0x48, 0xe6, 0xcc, 0x90]);
     }
