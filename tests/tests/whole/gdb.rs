@@ -156,10 +156,15 @@ impl Client {
         self.hear()
     }
 
-    /// What `monitor` says to these words.
-    pub(super) fn monitor(&mut self, words: &str) -> String {
+    /// Has `monitor` do what these words say, and does not listen.
+    pub(super) fn say_monitor(&mut self, words: &str) {
         let hex: String = words.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.say(&format!("qRcmd,{hex}"));
+    }
+
+    /// What `monitor` says to these words.
+    pub(super) fn monitor(&mut self, words: &str) -> String {
+        self.say_monitor(words);
         let mut said = String::new();
         loop {
             let packet = self.hear();

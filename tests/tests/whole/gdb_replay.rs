@@ -220,6 +220,22 @@ fn a_recording_is_not_written_to() {
     recording.ends_well();
 }
 
+#[test]
+fn gdb_may_vanish_and_a_signal_is_one() {
+    need_kvm();
+    let recording = Recording::of(overwritten());
+    let mut client = recording.connect();
+    // It is gone before it is answered.
+    client.monitor("goto end");
+    client.say_monitor("pieces");
+    drop(client);
+    recording.ends_well();
+    let recording = Recording::of(overwritten());
+    recording.running.signal(libc::SIGTERM);
+    let run = recording.running.finish();
+    run.ends_with(128 + libc::SIGTERM);
+}
+
 /// What is found can be debugged at once, and the status is still that of the search.
 #[test]
 fn a_search_waits_for_gdb_on_what_it_finds() {

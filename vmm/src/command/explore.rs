@@ -16,6 +16,7 @@ use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
 use vmm::explore::search::storage::{self, MemoryLimit};
 use vmm::explore::sharing::SharingRecord;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
 use vmm::gdb;
 use vmm::machine::guest::Guest;
@@ -453,6 +454,9 @@ pub fn run(arguments: &Arguments, debugger: Option<gdb::Listener>) -> Result<u8,
             time: None,
         };
         debug(debugged, &listener)?;
+        if interrupted() {
+            return Ok(explored::status_of(StopReason::Signal));
+        }
     }
     Ok(status)
 }

@@ -110,7 +110,10 @@ fn serve(arguments: &Arguments, listener: &gdb::Listener) -> Result<u8, Refused>
         time: arguments.time_limit,
     };
     debug(debugged, listener)?;
-    Ok(0)
+    Ok(match interrupted() {
+        true => status_of(StopReason::Signal),
+        false => 0,
+    })
 }
 
 /// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use kvm_bindings::kvm_regs;
+
 use super::search::Watch;
 use super::trace::Trace;
 use crate::explore::errors::ExploreError;
@@ -71,8 +73,9 @@ pub struct Recording {
     pub(super) at: Position,
     /// Whether the machine is in the state of `at`. It is not after an error.
     pub(super) is_there: bool,
-    /// The hashes of memory at positions between two instructions that were visited.
-    visited: HashMap<Position, u128>,
+    /// The hash of memory, and the registers of the CPU that goes, at positions between two instructions that
+    /// were visited.
+    visited: HashMap<Position, (u128, Option<kvm_regs>)>,
     /// What is watched for.
     pub(super) watches: Vec<Watch>,
     breach: Option<Breach>,
@@ -254,16 +257,17 @@ impl Recording {
         let step = &self.steps[at.step];
         let paused = self.specimen.walk(step.choice, &mut |_, regs| {
             left -= usize::from(regs.is_some());
-            last = regs.map(|regs| regs.rip).or(last);
+            last = regs.copied().or(last);
             left == 0
         })?;
         let wanted = step
             .trace
             .as_ref()
             .and_then(|it| it.rips.get(at.instruction));
-        let memory = self.specimen.memory_hash();
-        let before = *self.visited.entry(at).or_insert(memory);
-        if paused != Err(Paused) || wanted.copied() != last || memory != before {
+        let here = (self.specimen.memory_hash(), last);
+        let before = *self.visited.entry(at).or_insert(here);
+        let rip = last.map(|regs| regs.rip);
+        if paused != Err(Paused) || wanted.copied() != rip || here != before {
             return Err(RecordingError::Other(at.step + 1));
         }
         self.at = at;

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{GdbStub, GdbStubError};
+use tracing::info;
 
 use super::moving::Stop;
 use super::recording::{Position, Recording, RecordingError};
@@ -29,13 +30,12 @@ pub enum SessionError {
 
 impl From<GdbStubError<RecordingError, io::Error>> for SessionError {
     fn from(error: GdbStubError<RecordingError, io::Error>) -> Self {
-        match error.is_target_error() {
-            true => match error.into_target_error() {
-                Some(error) => Self::Recording(error),
-                None => Self::Protocol("gdb was let go".to_owned()),
-            },
-            false => Self::Protocol(error.to_string()),
-        }
+        let text = error.to_string();
+        let known = match error.is_target_error() {
+            true => error.into_target_error().map(Self::Recording),
+            false => (error.into_connection_error()).map(|(error, _)| Self::Connection(error)),
+        };
+        known.unwrap_or(Self::Protocol(text))
     }
 }
 
@@ -48,7 +48,14 @@ pub fn serve(listener: &Listener, recording: &mut Recording) -> Result<(), Sessi
         return Ok(());
     };
     recording.go_to(Position::default())?;
-    speak(client, recording)
+    match speak(client, recording) {
+        // It leaves as it likes.
+        Err(SessionError::Connection(error)) => {
+            info!("gdb is gone: {error}");
+            Ok(())
+        }
+        served => served,
+    }
 }
 
 /// Waits for a client; for none any more if a signal arrives.
