@@ -140,11 +140,11 @@ built: ## build what make builds, and the tests of it
 	@$(MAKE) --no-print-directory linux-images
 
 test-unit: ## tests that need no guest image
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,6)) $(if $(LONG),,MODEL_STATES=1000) $(TESTS) --no-fail-fast
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,5)) $(if $(LONG),,MODEL_STATES=1000) $(TESTS) --no-fail-fast
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
-	SCHEDULES=$(if $(LONG),100,35) $(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
+	SCHEDULES=$(if $(LONG),100,20) $(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
 
 # With what clippy says of the code for shuttle: `make lint` would compile all of it for that alone.
 test-versus: guest ## that the explorer and shuttle are compared on the same calls
