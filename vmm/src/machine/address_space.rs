@@ -1,6 +1,8 @@
 //! Guest memory as one vCPU addresses it, through its page tables. A page that is not mapped ends the
 //! access.
 
+use std::ops::Range;
+
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -20,26 +22,26 @@ impl<'a> AddressSpace<'a> {
     }
 
     /// Up to `length` bytes at `address`, fewer if a page is missing.
-    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let Some(at) = address.checked_add(bytes.len() as u64) else {
-                break;
-            };
-            let Some(physical) = self.translate(at) else {
-                break;
-            };
-            let in_page = PAGE_SIZE - (at % PAGE_SIZE as u64) as usize;
-            let mut piece = vec![0; in_page.min(length - bytes.len())];
-            if self
-                .memory
-                .read_slice(&mut piece, GuestAddress(physical))
-                .is_err()
-            {
-                break;
-            }
-            bytes.append(&mut piece);
-        }
+    fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        self.read_by_page(address, length, |_, _| {})
+    }
+
+    /// As [`AddressSpace::read`]. `each` can change what was read of each page, of which it is told where
+    /// that is in guest memory.
+    pub fn read_by_page(
+        &self,
+        address: u64,
+        length: usize,
+        mut each: impl FnMut(u64, &mut [u8]),
+    ) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let read = self.by_page(address, length, |physical, piece| {
+            let piece = &mut bytes[piece];
+            self.memory.read_slice(piece, GuestAddress(physical)).ok()?;
+            each(physical, piece);
+            Some(())
+        });
+        bytes.truncate(read);
         bytes
     }
 
@@ -70,27 +72,46 @@ impl<'a> AddressSpace<'a> {
     }
 
     /// Writes `bytes` at `address`, as far as there is memory, and returns how many that were. Whether
-    /// a page may be written to does not matter.
-    pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
-        let mut written = 0;
-        while written < bytes.len() {
-            let at = address.checked_add(written as u64);
+    /// a page may be written to does not matter. `each` is told what was written to each page, and where
+    /// that is in guest memory.
+    pub fn write_by_page(
+        &self,
+        address: u64,
+        bytes: &[u8],
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> usize {
+        self.by_page(address, bytes.len(), |physical, piece| {
+            let piece = &bytes[piece];
+            self.memory
+                .write_slice(piece, GuestAddress(physical))
+                .ok()?;
+            each(physical, piece);
+            Some(())
+        })
+    }
+
+    /// Does something with `length` bytes at `address`, page by page, until a page is missing or it
+    /// cannot be done. Returns with how many it was done.
+    fn by_page(
+        &self,
+        address: u64,
+        length: usize,
+        mut does: impl FnMut(u64, Range<usize>) -> Option<()>,
+    ) -> usize {
+        let mut done = 0;
+        while done < length {
+            let at = address.checked_add(done as u64);
             let Some((at, physical)) = at.and_then(|at| Some((at, self.translate(at)?))) else {
                 break;
             };
             let in_page = PAGE_SIZE - (at % PAGE_SIZE as u64) as usize;
-            let piece = &bytes[written..];
-            let piece = &piece[..in_page.min(piece.len())];
-            if self
-                .memory
-                .write_slice(piece, GuestAddress(physical))
-                .is_err()
-            {
+            let end = length.min(done + in_page);
+            if does(physical, done..end).is_none() {
                 break;
             }
-            written += piece.len();
+            done = end;
         }
-        written
+        done
     }
 
     /// Where `address` is in guest memory, if it is mapped.

@@ -29,14 +29,16 @@ impl Debugged<'_> {
         AddressSpace::new(self.vcpu.fd(), self.memory)
     }
 
-    /// Up to `length` bytes at `address`, fewer if a page is missing.
-    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
-        self.space().read(address, length)
+    /// Up to `length` bytes at `address`, fewer if a page is missing. `each` can change what was read of
+    /// each page, of which it is told where that is in guest memory.
+    pub fn read(&self, address: u64, length: usize, each: impl FnMut(u64, &mut [u8])) -> Vec<u8> {
+        self.space().read_by_page(address, length, each)
     }
 
-    /// Writes `bytes` at `address`, and returns how many there was memory for.
-    pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
-        self.space().write(address, bytes)
+    /// Writes `bytes` at `address`, and returns how many there was memory for. `each` is told what was
+    /// written to each page, and where that is in guest memory.
+    pub fn write(&self, address: u64, bytes: &[u8], each: impl FnMut(u64, &[u8])) -> usize {
+        self.space().write_by_page(address, bytes, each)
     }
 
     /// The address of the instruction that it executes next.

@@ -28,7 +28,6 @@ use crate::gdb::{
 use crate::machine::debugged::Debugged;
 use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::{Stall, State};
-use crate::page_size::PAGE_SIZE;
 
 /// The machine that is debugged.
 #[derive(Debug)]
@@ -167,7 +166,9 @@ impl MultiThreadBase for Debuggee<'_> {
         let read = self.on(thread, |debugged| {
             Ok(match is_physical {
                 true => read_physical(debugged, start, data.len(), operator),
-                false => read_by_page(debugged, start, data.len(), operator),
+                false => debugged.read(start, data.len(), |physical, bytes| {
+                    operator.hide_patches(physical, bytes);
+                }),
             })
         })?;
         data[..read.len()].copy_from_slice(&read);
@@ -187,7 +188,9 @@ impl MultiThreadBase for Debuggee<'_> {
                     operator.keep_patches(start, &data[..written], debugged.memory);
                     written
                 }
-                false => write_by_page(debugged, start, data, operator),
+                false => debugged.write(start, data, |physical, bytes| {
+                    operator.keep_patches(physical, bytes, debugged.memory);
+                }),
             })
         })?;
         match written == data.len() {
@@ -235,52 +238,6 @@ fn read_physical(
     bytes.truncate(read.unwrap_or(0));
     operator.hide_patches(start, &mut bytes);
     bytes
-}
-
-/// Up to `length` bytes at `start` as the vCPU addresses them, without what is patched.
-fn read_by_page(
-    debugged: &Debugged<'_>,
-    start: u64,
-    length: usize,
-    operator: &Operator,
-) -> Vec<u8> {
-    let mut bytes = debugged.read(start, length);
-    let mut offset = 0;
-    while offset < bytes.len() {
-        let at = start.wrapping_add(offset as u64);
-        let in_page = PAGE_SIZE - (at % PAGE_SIZE as u64) as usize;
-        let end = bytes.len().min(offset + in_page);
-        if let Some(physical) = debugged.translate(at) {
-            operator.hide_patches(physical, &mut bytes[offset..end]);
-        }
-        offset = end;
-    }
-    bytes
-}
-
-/// Writes `data` at `start` as the vCPU addresses it, where what is patched stays so. Returns how much there
-/// was memory for.
-fn write_by_page(debugged: &Debugged<'_>, start: u64, data: &[u8], operator: &Operator) -> usize {
-    let written = debugged.write(start, data);
-    for (address, piece) in pages(start, &data[..written]) {
-        if let Some(physical) = debugged.translate(address) {
-            operator.keep_patches(physical, piece, debugged.memory);
-        }
-    }
-    written
-}
-
-/// `bytes`, which are at `start`, page by page.
-fn pages(start: u64, mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut address = start;
-    std::iter::from_fn(move || {
-        let in_page = PAGE_SIZE - (address % PAGE_SIZE as u64) as usize;
-        let (piece, rest) = bytes.split_at(in_page.min(bytes.len()));
-        let found = (address, piece);
-        address = address.wrapping_add(piece.len() as u64);
-        bytes = rest;
-        (!piece.is_empty()).then_some(found)
-    })
 }
 
 impl SingleRegisterAccess<Tid> for Debuggee<'_> {

@@ -142,7 +142,7 @@ impl MultiThreadBase for Target<'_> {
                     read.unwrap_or(0)
                 }
                 false => {
-                    let bytes = debugged.read(start, data.len());
+                    let bytes = debugged.read(start, data.len(), |_, _| {});
                     data[..bytes.len()].copy_from_slice(&bytes);
                     bytes.len()
                 }
