@@ -98,6 +98,7 @@ pub mod table_style;
 pub mod text;
 pub mod unix_socket;
 pub mod verdict;
+mod waiting;
 pub mod whole_file;
 pub mod writable;
 

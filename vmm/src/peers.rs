@@ -17,6 +17,10 @@ pub const SILENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether there is a peer, where the host does not tell.
 pub const LOOK: Duration = Duration::from_millis(10);
 
+/// How long to wait after the host could not accept a client: it has run out of some resource, and the next
+/// attempt would fail too.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
 /// Whether `what` happens at `file` within `limit`, of which a day counts at most. That its peer has
 /// gone does so too.
 ///

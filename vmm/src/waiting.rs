@@ -9,6 +9,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const FOR_EVER: i32 = -1;
 
 /// Files, one of which is waited for. They must stay open as long as this is there.
+#[derive(Debug)]
 pub(crate) struct Waiting<const N: usize>(Epoll);
 
 impl<const N: usize> Waiting<N> {

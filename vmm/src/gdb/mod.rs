@@ -7,11 +7,9 @@ mod connection;
 mod listener;
 mod registers;
 mod thread;
-mod waiting;
 
 pub use address::{Address, NotAnAddress};
 pub use connection::Client;
 pub use listener::{ListenError, Listener};
 pub(crate) use registers::{NotChanged, RegisterFile, RegisterId, VcpuArch, VcpuRegisters};
 pub(crate) use thread::{cpu_of, thread_of};
-pub(crate) use waiting::Waiting;

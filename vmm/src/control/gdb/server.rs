@@ -6,7 +6,6 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tracing::{info, warn};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -15,11 +14,10 @@ use super::Monitor;
 use super::session::serve;
 use crate::confinement::{self, ThreadKind};
 use crate::control::operator::Operator;
-use crate::gdb::{Listener, Waiting};
+use crate::gdb::Listener;
 use crate::machine::breakpoints;
-
-/// How long to wait after the host could not accept a client.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+use crate::peers::ACCEPT_RETRY;
+use crate::waiting::Waiting;
 
 /// The state that the thread shares with the [`Server`].
 #[derive(Debug)]
@@ -42,6 +40,11 @@ impl Shared {
     /// Whether the server closes.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
+    }
+
+    fn wake(&self) {
+        // Fails only if it is readable already.
+        let _ = self.news.write(1);
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<Arc<Operator>>> {
@@ -101,13 +104,6 @@ impl Server {
             let _ = operator.stop_for_debugger();
         }
         self.shared.wake();
-    }
-}
-
-impl Shared {
-    fn wake(&self) {
-        // Fails only if it is readable already.
-        let _ = self.news.write(1);
     }
 }
 

@@ -15,7 +15,8 @@ use super::debuggee::Debuggee;
 use super::resuming::Stop;
 use super::server::Shared;
 use crate::control::operator::{Operator, OperatorError};
-use crate::gdb::{Client, Waiting};
+use crate::gdb::Client;
+use crate::waiting::Waiting;
 
 /// Why a session ended before gdb left.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +138,7 @@ fn speak(
     input: &mut Input<'_>,
     debuggee: &mut Debuggee<'_>,
 ) -> Result<(), SessionError> {
-    let operator = Arc::clone(input.operator);
+    let operator = input.operator;
     let mut state = GdbStub::new(client).run_state_machine(debuggee)?;
     let mut was_running = false;
     loop {

@@ -11,7 +11,7 @@ mod protocol;
 mod serving;
 mod state;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -19,20 +19,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use serde_json::json;
 use tracing::info;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::operator::{Operator, Subscriber};
 use super::recorder::act_for;
 use crate::confinement::{self, ThreadKind};
 use crate::control_characters::spell_out_path;
 use crate::machine::breakpoints;
+use crate::peers::ACCEPT_RETRY;
 use crate::stats::marks::Actor;
 use crate::unix_socket::{SocketError, SocketFile};
+use crate::waiting::Waiting;
 use outbox::Outbox;
 use serving::{serve, serve_last};
 use state::{Client, ServerState};
@@ -42,28 +41,25 @@ pub use protocol::VERSION;
 /// Most clients at one time, beside one that is there for a moment to end the machine.
 const MOST_CLIENTS: usize = 32;
 
-/// How long to wait after the host could not accept a client.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
 /// The answer to the request in `line`, as a client has it while there is no machine.
 pub fn answer_without_machine(line: &[u8]) -> String {
-    let outbox = Outbox::default();
-    let client = protocol::Client {
-        is_gone: &|| false,
-        outbox: &outbox,
-    };
-    protocol::answer(line, || None, client)
+    answer_alone(line, || None)
 }
 
 /// The answer to the request in `line`, for somebody who is connected in another way. Events are not sent
 /// there.
 pub(super) fn answer_of(operator: &Arc<Operator>, line: &[u8]) -> String {
+    answer_alone(line, || Some(Arc::clone(operator)))
+}
+
+/// The answer to the request in `line`, for somebody who sends no other.
+fn answer_alone(line: &[u8], machine: impl FnOnce() -> Option<Arc<Operator>>) -> String {
     let outbox = Outbox::default();
     let client = protocol::Client {
         is_gone: &|| false,
         outbox: &outbox,
     };
-    protocol::answer(line, || Some(Arc::clone(operator)), client)
+    protocol::answer(line, machine, client)
 }
 
 /// A control socket, and the threads that serve it. Dropping it closes all of that and removes the
@@ -92,7 +88,8 @@ impl Server {
             source,
         };
         let state = Arc::new(ServerState::new().map_err(failed)?);
-        let waiting = AcceptWait::of(&listener, &state.closed).map_err(failed)?;
+        let waiting =
+            Waiting::of([listener.as_raw_fd(), state.closed.as_raw_fd()]).map_err(failed)?;
         let accepting = Arc::clone(&state);
         let thread = thread::Builder::new()
             .name("control".to_owned())
@@ -145,36 +142,14 @@ impl Drop for Server {
     }
 }
 
-/// Waits for the next client, or until the server closes.
-#[derive(Debug)]
-struct AcceptWait(Epoll);
-
-impl AcceptWait {
-    fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
-        for fd in [listener.as_raw_fd(), closed.as_raw_fd()] {
-            epoll.ctl(
-                ControlOperation::Add,
-                fd,
-                EpollEvent::new(EventSet::IN, fd as u64),
-            )?;
-        }
-        Ok(Self(epoll))
-    }
-
-    fn wait(&self) -> io::Result<()> {
-        self.0.wait(-1, &mut [EpollEvent::default()]).map(|_| ())
-    }
-}
-
-fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState>) {
+fn accept(listener: &UnixListener, waiting: &Waiting<2>, state: &Arc<ServerState>) {
     let mut came = 0;
     loop {
         let waited = waiting.wait();
         if state.closing.load(Ordering::SeqCst) {
             return;
         }
-        if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+        if waited.is_err() {
             // Without epoll no further client can be accepted; those that are connected stay.
             return;
         }

@@ -12,7 +12,8 @@ use tracing::info;
 use super::moving::Stop;
 use super::recording::{Position, Recording, RecordingError};
 use super::target::Target;
-use crate::gdb::{Client, Listener, Waiting};
+use crate::gdb::{Client, Listener};
+use crate::waiting::Waiting;
 
 /// Why a session ended before gdb left.
 #[derive(Debug, thiserror::Error)]
