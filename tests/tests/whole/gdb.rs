@@ -478,6 +478,25 @@ fn instructions_that_are_replaced_are_told_apart_and_put_back() {
     }
     assert_eq!(read(&mut client), format!("74{}", &was[2..]));
     assert_eq!(client.ask(&format!("M{first:x},1:75")), "OK");
+    // One that lies in two pages, of memory that nobody uses, is written below in both, and is come to.
+    const ACROSS: u64 = 0x640_0fff;
+    assert_eq!(client.ask("Hgp1.1"), "OK");
+    let was_at = client.ask("p10");
+    let little_endian = format!("{:016x}", ACROSS.swap_bytes());
+    for packet in [
+        // xor eax, eax, and a jump to itself behind it.
+        format!("M{ACROSS:x},4:31c0ebfe"),
+        format!("Z0,{ACROSS:x},1"),
+        format!("M{ACROSS:x},2:31db"),
+        format!("P10={little_endian}"),
+    ] {
+        assert_eq!(client.ask(&packet), "OK", "{packet}");
+    }
+    assert!(client.ask("vCont;c:p1.1").starts_with("T05"));
+    assert_eq!(client.ask("p10"), little_endian);
+    assert_eq!(client.ask(&format!("z0,{ACROSS:x},1")), "OK");
+    assert_eq!(client.ask(&format!("m{ACROSS:x},4")), "31dbebfe");
+    assert_eq!(client.ask(&format!("P10={was_at}")), "OK");
     assert_eq!(client.ask("D"), "OK");
     debuggee.ctl(&["finish"]).ends_with(0);
     debuggee.passes();
